@@ -1,0 +1,194 @@
+"""Model bundles: a folder with the graph, and a JSON file with all that belongs to it.
+
+``bundle.json`` holds the recipe, calibration, decision limits, golden scores, metrics, licence
+and the SHA-256 of ``model.onnx``. What was changed since the export is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tellframe.download import fetch
+from tellframe.errors import BundleError, ConfigError
+from tellframe.recipe import Recipe
+from tellframe.scoring import Calibration, Decision
+
+FORMAT: Final = 1
+"""Version of bundle.json that this code reads and writes."""
+DEFAULT: Final = "frame_lite0"
+"""Name of the shipped bundle that is loaded when none is asked for."""
+SHIPPED: Final = Path(__file__).parent / "bundles"
+"""Folder of the bundles that come with the package."""
+HUB: Final = "https://huggingface.co"
+"""Where hf:// leads to; the environment variable HF_ENDPOINT names a mirror."""
+MAX_GRAPH_BYTES: Final = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A model with everything that it needs to be used rightly."""
+
+    name: str
+    version: str
+    graph: Path
+    """The ONNX graph: input "crops" uint8 (N, S, S, 3), outputs "logit" (N,) and "heat" (N, h, w)."""
+    sha256: str
+    """Hex digest of the graph."""
+    recipe: Recipe
+    calibration: Calibration
+    decision: Decision
+    golden: tuple[float, ...] = ()
+    """Logits of `golden_crops`, as the exporting machine computed them."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+    """How the model was trained: configuration, steps, seed, data."""
+
+
+def shipped_bundles() -> list[str]:
+    """Return the names of the bundles that come with the package."""
+    return sorted(p.parent.name for p in SHIPPED.glob("*/bundle.json"))
+
+
+def load_bundle(source: str | Path | None = None) -> Bundle:
+    """Load a bundle and check that it is whole.
+
+    Args:
+        source: the name of a shipped bundle, a folder, or "hf://owner/repository[@revision]";
+            the shipped default where None.
+
+    Raises:
+        BundleError: it is missing, incomplete, altered, or of an unknown format.
+        DownloadError: it has to be fetched and cannot be.
+    """
+    name = str(source or DEFAULT)
+    if name.startswith("hf://"):
+        folder = _fetch_from_hub(name)
+    elif name in shipped_bundles():
+        folder = SHIPPED / name
+    else:
+        folder = Path(name)
+    path = folder / "bundle.json"
+    if not path.is_file():
+        raise BundleError(
+            f"{name}: no bundle; give a folder with a bundle.json, hf://owner/repository, or one "
+            f"of the shipped: {', '.join(shipped_bundles()) or 'none'}"
+        )
+    return _read(path)
+
+
+def _read(path: Path) -> Bundle:
+    """Read bundle.json and check the graph beside it."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise BundleError(
+                f"{path}: bundle format {values['format']}, this version reads {FORMAT}; "
+                "export the model again or change the version of tellframe"
+            )
+        recipe = Recipe.from_dict(values["recipe"])
+        bundle = Bundle(
+            name=values["name"],
+            version=values["version"],
+            graph=path.with_name("model.onnx"),
+            sha256=values["sha256"],
+            recipe=recipe,
+            calibration=Calibration(**values["calibration"]),
+            decision=Decision.from_dict(values["decision"]),
+            golden=tuple(values["golden"]),
+            metrics=values.get("metrics", {}),
+            licence=values.get("licence", ""),
+            training=values.get("training", {}),
+        )
+        digest = values["recipe_digest"]
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+        raise BundleError(f"{path}: not a readable bundle ({error!r}); export it again") from error
+    if digest != recipe.digest:
+        raise BundleError(
+            f"{path}: the recipe was altered (digest {recipe.digest}, stamped {digest}); "
+            "restore the file or export the model again"
+        )
+    if not bundle.graph.is_file() or _sha256(bundle.graph) != bundle.sha256:
+        raise BundleError(
+            f"{bundle.graph}: missing, or not the graph of this bundle (SHA-256 differs); "
+            "install or export it again"
+        )
+    return bundle
+
+
+def write_bundle(bundle: Bundle, folder: Path) -> None:
+    """Write bundle.json beside the graph; replaced only when complete.
+
+    Args:
+        bundle: its graph must already be `folder` / "model.onnx".
+        folder: where.
+    """
+    values = {
+        "format": FORMAT,
+        "name": bundle.name,
+        "version": bundle.version,
+        "sha256": bundle.sha256,
+        "recipe_digest": bundle.recipe.digest,
+        "recipe": bundle.recipe.to_dict(),
+        "calibration": asdict(bundle.calibration),
+        "decision": bundle.decision.to_dict(),
+        "golden": list(bundle.golden),
+        "metrics": bundle.metrics,
+        "licence": bundle.licence,
+        "training": bundle.training,
+    }
+    temporary = folder / "bundle.json.part"
+    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(folder / "bundle.json")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def golden_crops(size: int, count: int = 4) -> NDArray[np.uint8]:
+    """Return test pictures that every machine makes alike, to re-check a model's scores.
+
+    Smooth coloured waves made with integers alone, so that no rounding differs.
+
+    Args:
+        size: side in pixels.
+        count: how many.
+
+    Returns:
+        Shape (count, size, size, 3).
+    """
+    y, x = np.mgrid[0:size, 0:size]
+    planes = [
+        np.abs((x * (3 + 2 * k + c) + y * (5 + 3 * c) + 64 * k) % 510 - 255)
+        for k in range(count)
+        for c in range(3)
+    ]
+    stacked = np.stack(planes).reshape(count, 3, size, size)
+    return np.ascontiguousarray(stacked.transpose(0, 2, 3, 1)).astype(np.uint8)
+
+
+def _fetch_from_hub(name: str) -> Path:
+    """Fetch a bundle from the Hugging Face hub, once; return its folder in the cache."""
+    repository, _, revision = name.removeprefix("hf://").partition("@")
+    if repository.count("/") != 1 or ".." in repository:
+        raise BundleError(f"{name}: expected hf://owner/repository or hf://owner/repository@revision")
+    endpoint = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
+    base = f"{endpoint}/{repository}/resolve/{revision or 'main'}"
+    cache = f"bundles/{repository.replace('/', '--')}/{revision or 'main'}"
+    description = fetch(f"{base}/bundle.json", None, cache_name=f"{cache}/bundle.json")
+    try:
+        digest = str(json.loads(description.read_text(encoding="utf-8"))["sha256"])
+    except (ValueError, KeyError) as error:
+        raise BundleError(f"{name}: its bundle.json cannot be read ({error!r})") from error
+    fetch(f"{base}/model.onnx", digest, cache_name=f"{cache}/model.onnx")
+    return description.parent

@@ -1,0 +1,216 @@
+"""The detector: a bundle, a face detector and a recipe, ready to judge videos."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tellframe.bundle import Bundle, golden_crops, load_bundle
+from tellframe.errors import BundleError, MediaError, RecipeMismatchError
+from tellframe.extract import Extraction, extract_clips
+from tellframe.faces import FaceDetector, load_face_detector
+from tellframe.recipe import Recipe
+from tellframe.runtime import Session
+from tellframe.scoring import judge_person, judge_video
+from tellframe.types import Clip, FaceVerdict, Label, ModelInfo, Reason, Verdict
+
+BATCH: Final = 16
+"""Crops that go through the network at once; more are no faster on a CPU, and take memory."""
+GOLDEN_TOLERANCE: Final = 0.01
+"""How far, in logits, the scores of the golden crops may lie from the stamped ones: processors
+round differently, wrong weights or a broken runtime lie far outside."""
+
+
+class Detector:
+    """Judges videos; made by `load`.
+
+    Args:
+        bundle: the model.
+        recipe: the bundle's recipe, or one that differs from it by the caller's overrides.
+        face_detector: finds the faces, as the recipe says.
+        threads: threads for decoding and for the networks; 0 for one a core.
+        keep_evidence: whether verdicts carry crops and heat maps, which the HTML report shows.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        recipe: Recipe,
+        face_detector: FaceDetector,
+        *,
+        threads: int = 0,
+        keep_evidence: bool = True,
+    ) -> None:
+        self.bundle = bundle
+        self.recipe = recipe
+        self.face_detector = face_detector
+        self.threads = threads
+        self.keep_evidence = keep_evidence
+        self._session = Session(bundle.graph, threads)
+        overrides = {k: mine for k, (mine, _) in recipe.differences(bundle.recipe).items()}
+        self.model_info = ModelInfo(
+            bundle.name, bundle.version, bundle.sha256, recipe.digest, overrides
+        )
+
+    def extract(self, path: str | Path) -> Extraction:
+        """Cut the face crops of every person out of a video; see `extract_clips`."""
+        return extract_clips(path, self.recipe, self.face_detector, threads=self.threads)
+
+    def detect(self, path: str | Path) -> Verdict:
+        """Judge one video.
+
+        Args:
+            path: a local video file.
+
+        Raises:
+            MediaError: it cannot be analysed; the message names the file, what is wrong and what
+                to do. A video without a face raises nothing: its verdict says so.
+        """
+        begin = time.perf_counter()
+        extraction = self.extract(path)
+        people = self.judge(extraction.clips)
+        label, probability, reasons = judge_video(people, partial=extraction.media.partial)
+        return Verdict(
+            video=str(path),
+            label=label,
+            probability=probability,
+            reasons=reasons,
+            people=people,
+            media=extraction.media,
+            model=self.model_info,
+            counters=extraction.counters,
+            seconds=time.perf_counter() - begin,
+        )
+
+    def detect_many(self, paths: Iterable[str | Path]) -> Iterator[Verdict]:
+        """Judge many videos; what cannot be read gives a verdict that says so.
+
+        Yields:
+            One verdict for every path, in order.
+        """
+        for path in paths:
+            begin = time.perf_counter()
+            try:
+                yield self.detect(path)
+            except MediaError as error:
+                yield Verdict(
+                    video=str(path),
+                    label=Label.INCONCLUSIVE,
+                    probability=None,
+                    reasons=(Reason.UNREADABLE,),
+                    people=(),
+                    model=self.model_info,
+                    error=str(error),
+                    seconds=time.perf_counter() - begin,
+                )
+
+    def judge(self, clips: Sequence[Clip]) -> tuple[FaceVerdict, ...]:
+        """Judge the people of one video.
+
+        Args:
+            clips: one a person, made with this detector's recipe.
+
+        Returns:
+            One verdict a clip, in order.
+
+        Raises:
+            RecipeMismatchError: a clip was made with another recipe.
+        """
+        for clip in clips:
+            if clip.recipe_digest != self.recipe.digest:
+                raise RecipeMismatchError(
+                    f"person {clip.person}: the clip was made with recipe {clip.recipe_digest}, "
+                    f"this detector uses {self.recipe.digest}; extract the clip again"
+                )
+        if not clips:
+            return ()
+        counts = [clip.num_valid for clip in clips]
+        logits, heat = self.score(np.concatenate([clip.pixels[clip.valid] for clip in clips]))
+        bounds = np.cumsum([0, *counts])
+        return tuple(
+            judge_person(
+                clip,
+                logits[first:last],
+                heat[first:last] if self.keep_evidence else None,
+                self.bundle.calibration,
+                self.bundle.decision,
+            )
+            for clip, first, last in zip(clips, bounds[:-1], bounds[1:], strict=True)
+        )
+
+    def score(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Run the network.
+
+        Args:
+            crops: shape (N, S, S, 3), RGB, cut as the recipe says.
+
+        Returns:
+            Logits of shape (N,), positive for fake, and class activation maps (N, h, w).
+        """
+        parts = [
+            self._session.run({"crops": crops[i : i + BATCH]})
+            for i in range(0, max(len(crops), 1), BATCH)
+        ]
+        return (
+            np.concatenate([p["logit"] for p in parts]),
+            np.concatenate([p["heat"] for p in parts]),
+        )
+
+    def check_golden(self) -> float:
+        """Score the golden crops again.
+
+        Returns:
+            The largest difference from the stamped logits.
+
+        Raises:
+            BundleError: it exceeds `GOLDEN_TOLERANCE`, or the bundle has no golden scores.
+        """
+        if not self.bundle.golden:
+            raise BundleError(f"{self.bundle.name}: the bundle has no golden scores")
+        crops = golden_crops(self.bundle.recipe.crop_size, len(self.bundle.golden))
+        gap = float(np.abs(self.score(crops)[0] - np.array(self.bundle.golden)).max())
+        if not gap <= GOLDEN_TOLERANCE:
+            raise BundleError(
+                f"{self.bundle.name}: golden scores differ by {gap:.4f} logits (at most "
+                f"{GOLDEN_TOLERANCE}); the graph or the runtime does not compute what was exported"
+            )
+        return gap
+
+
+def load(
+    source: str | Path | None = None,
+    *,
+    threads: int = 0,
+    keep_evidence: bool = True,
+    **overrides: Any,
+) -> Detector:
+    """Load a detector.
+
+    Args:
+        source: name of a shipped bundle, a folder, or "hf://owner/repository[@revision]"; the
+            shipped default where None.
+        threads: threads for decoding and for the networks; 0 for one a core.
+        keep_evidence: whether verdicts carry crops and heat maps, which the HTML report shows.
+        **overrides: recipe fields to change, such as num_frames=32 or face_detector="yunet".
+            The calibration was fitted without them, which the verdict notes.
+
+    Raises:
+        BundleError: the bundle is missing, incomplete or altered.
+        ConfigError: an override names no recipe field, or has a value out of range.
+        DownloadError: a file has to be fetched and cannot be.
+    """
+    bundle = load_bundle(source)
+    recipe = Recipe.from_dict({**dataclasses.asdict(bundle.recipe), **overrides})
+    return Detector(
+        bundle,
+        recipe,
+        load_face_detector(recipe, num_threads=threads),
+        threads=threads,
+        keep_evidence=keep_evidence,
+    )

@@ -1,0 +1,52 @@
+"""Every error that tellframe raises on purpose, on one page.
+
+A message names the file, says what is wrong, and says what to do about it.
+"""
+
+
+class TellframeError(Exception):
+    """Base of all errors raised by tellframe."""
+
+
+class UsageError(TellframeError):
+    """The caller asked for something that does not exist or cannot be combined."""
+
+
+class ConfigError(UsageError):
+    """A recipe or configuration holds an unknown key or a value out of range."""
+
+
+class MediaError(TellframeError):
+    """One input cannot be analysed; the other inputs are not affected."""
+
+
+class MediaNotFoundError(MediaError):
+    """The path does not lead to a readable file."""
+
+
+class NoVideoError(MediaError):
+    """The file opens, but holds no video stream with at least one picture."""
+
+
+class DecodeError(MediaError):
+    """The file is no known video container, or its pictures cannot be decoded."""
+
+
+class LimitError(MediaError):
+    """The file asks for more memory or pixels than the limits allow."""
+
+
+class BundleError(TellframeError):
+    """A model bundle is missing, incomplete, altered, or of an unknown format."""
+
+
+class RecipeMismatchError(TellframeError):
+    """Two artefacts were made with different recipes; the message lists the differences."""
+
+
+class DownloadError(TellframeError):
+    """A file could not be fetched, or its checksum is not the pinned one."""
+
+
+class MissingExtraError(TellframeError):
+    """An optional dependency is not installed; the message names the extra to install."""

@@ -1,0 +1,104 @@
+"""The one extraction: a video and a recipe in, one clip a person out.
+
+Training, evaluation, `detect`, the service and the cluster all come through here, so that a model
+is always fed as it was trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tellframe.faces import FaceDetector
+from tellframe.faces.align import brighten, crop_face
+from tellframe.faces.track import FaceTrack, Sighting, Tracker, keep_people
+from tellframe.recipe import Recipe
+from tellframe.types import Clip, Frame, Media
+from tellframe.video import SAMPLERS, list_frames, read_frames
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What was found in one video."""
+
+    media: Media
+    """Facts about the file."""
+    clips: tuple[Clip, ...]
+    """One a person, in order of first appearance."""
+    counters: dict[str, int] = field(default_factory=dict)
+    """frames_sampled, faces_detected, scene_cuts, dropped_short, dropped_print."""
+
+
+def extract_clips(
+    path: str | Path, recipe: Recipe, detector: FaceDetector, *, threads: int = 0
+) -> Extraction:
+    """Cut the face crops of every person out of a video.
+
+    Args:
+        path: a local file.
+        recipe: how.
+        detector: the recipe's face detector, see `tellframe.faces.load_face_detector`.
+        threads: decoder threads; 0 for one a core.
+
+    Raises:
+        MediaError: the file cannot be analysed; the message says why and what to do.
+    """
+    listing = list_frames(path)
+    wanted = SAMPLERS[recipe.sampling](listing.times, recipe.num_frames)
+    tracker = Tracker()
+    times: list[float] = []
+    num_faces, rotation = 0, 0
+    for frame in read_frames(path, listing, wanted, threads=threads):
+        sightings = _find_faces(frame, len(times), recipe, detector)
+        tracker.update(frame.image, sightings)
+        times.append(frame.time)
+        num_faces += len(sightings)
+        rotation = frame.rotation
+    tracks, dropped = keep_people(tracker.finish(), len(times))
+    media = dataclasses.replace(
+        listing.media, rotation=rotation, partial=listing.media.partial or len(times) < len(wanted)
+    )
+    return Extraction(
+        media=media,
+        clips=tuple(_to_clip(n, t, times, recipe) for n, t in enumerate(tracks, 1)),
+        counters={
+            "frames_sampled": len(times),
+            "faces_detected": num_faces,
+            "scene_cuts": tracker.num_cuts,
+            "dropped_short": dropped["short"],
+            "dropped_print": dropped["print"],
+        },
+    )
+
+
+def _find_faces(
+    frame: Frame, position: int, recipe: Recipe, detector: FaceDetector
+) -> list[Sighting]:
+    bright = brighten(frame.image, recipe.brighten_below)
+    source = bright if recipe.brighten_crops else frame.image
+    return [
+        Sighting(position, frame.time, face, crop_face(source, face, recipe))
+        for face in detector.detect(bright)
+    ]
+
+
+def _to_clip(person: int, track: FaceTrack, times: list[float], recipe: Recipe) -> Clip:
+    size, num_frames = recipe.crop_size, len(times)
+    clip = Clip(
+        person=person,
+        pixels=np.zeros((num_frames, size, size, 3), dtype=np.uint8),
+        times=np.array(times, dtype=np.float64),
+        valid=np.zeros(num_frames, dtype=np.bool_),
+        boxes=np.zeros((num_frames, 4), dtype=np.float32),
+        confidence=np.zeros(num_frames, dtype=np.float32),
+        recipe_digest=recipe.digest,
+    )
+    for sighting in track.sightings:
+        clip.pixels[sighting.position] = sighting.crop
+        clip.valid[sighting.position] = True
+        clip.boxes[sighting.position] = sighting.face.box
+        clip.confidence[sighting.position] = sighting.face.confidence
+    return clip

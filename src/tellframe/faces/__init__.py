@@ -1,0 +1,109 @@
+"""Find faces in one picture: the detector contract and the one place that builds detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tellframe.errors import ConfigError, UsageError
+from tellframe.recipe import FACE_DETECTORS, Recipe
+from tellframe.types import Face
+
+__all__ = ["FaceDetector", "load_face_detector"]
+
+
+class FaceDetector(Protocol):
+    """Anything that finds faces in a picture."""
+
+    name: str
+    """Name of the detector, as in `Recipe.face_detector`."""
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+        """Find the faces of one picture.
+
+        Args:
+            image: shape (H, W, 3), RGB, uint8, of any size.
+
+        Returns:
+            The faces sorted by size, largest first; empty where there is none.
+
+        Raises:
+            UsageError: the array is no such picture.
+        """
+        ...
+
+
+def load_face_detector(
+    recipe: Recipe, *, num_threads: int = 0, yunet_path: Path | None = None
+) -> FaceDetector:
+    """Load the detector that the recipe names, with the recipe's limits applied to its faces.
+
+    Args:
+        recipe: names the detector and gives thresholds, smallest size and number of faces.
+        num_threads: threads that one run uses; 0 takes all cores that this process may use.
+        yunet_path: YuNet's graph where it does not come from the environment or the cache.
+
+    Raises:
+        ConfigError: the recipe names no known detector.
+        BundleError: the weights are missing or altered.
+        DownloadError: the weights have to be fetched and cannot be.
+    """
+    loaders: dict[str, Callable[[], FaceDetector]] = {
+        "mtcnn": lambda: _load_mtcnn(recipe, num_threads),
+        "yunet": lambda: _load_yunet(recipe, num_threads, yunet_path),
+    }
+    if recipe.face_detector not in loaders:
+        raise ConfigError(
+            f"unknown face detector {recipe.face_detector!r}; known are {', '.join(FACE_DETECTORS)}"
+        )
+    return _LimitedDetector(loaders[recipe.face_detector](), recipe)
+
+
+def _load_mtcnn(recipe: Recipe, num_threads: int) -> FaceDetector:
+    from tellframe.faces.mtcnn import MtcnnDetector
+
+    return MtcnnDetector(
+        thresholds=recipe.detector_thresholds,
+        min_face_size=recipe.min_face_size,
+        pyramid_factor=recipe.pyramid_factor,
+        num_threads=num_threads,
+    )
+
+
+def _load_yunet(recipe: Recipe, num_threads: int, path: Path | None) -> FaceDetector:
+    from tellframe.faces.yunet import YunetDetector, find_weights
+
+    return YunetDetector(
+        find_weights(path), threshold=recipe.detector_thresholds[2], num_threads=num_threads
+    )
+
+
+class _LimitedDetector:
+    """A detector whose pictures are checked and whose faces are cut to the recipe's limits."""
+
+    def __init__(self, inner: FaceDetector, recipe: Recipe) -> None:
+        self.name: str = inner.name
+        self._inner = inner
+        self._min_size = recipe.min_face_size
+        self._max_faces = recipe.max_faces if recipe.keep_all else 1
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+        _require_picture(image)
+        faces = [face for face in self._inner.detect(image) if face.size >= self._min_size]
+        # Ties are broken by place, so that the order never depends on how a detector works inside.
+        faces.sort(key=lambda face: (-face.size, float(face.box[0]), float(face.box[1])))
+        return faces[: self._max_faces]
+
+
+def _require_picture(image: Any) -> None:
+    if not isinstance(image, np.ndarray):
+        raise UsageError(f"a picture must be a numpy array, not {type(image).__name__}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise UsageError(
+            "a picture must be uint8 of shape (H, W, 3) in RGB, not "
+            f"{image.dtype} of shape {image.shape}"
+        )

@@ -1,0 +1,230 @@
+"""MTCNN, a cascade of three small networks, on ONNX Runtime.
+
+Zhang et al. 2016, "Joint Face Detection and Alignment using Multi-task Cascaded Convolutional
+Networks".
+
+P-Net slides over a pyramid of ever smaller pictures and proposes boxes, R-Net looks at each of
+them at 24 pixels and O-Net at 48 pixels, which also places the landmarks. Constants and rounding
+follow facenet-pytorch, whose weights these are (see weights/NOTICE.md), so that recipes made with
+it stay true.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tellframe.faces.boxes import suppress_overlaps
+from tellframe.runtime import Session
+from tellframe.types import Face
+
+_Array = NDArray[np.float32]
+
+_WEIGHTS: Final = Path(__file__).parent / "weights"
+_CELL: Final = 12
+"""Side in pixels of the window that one output cell of P-Net sees."""
+_STRIDE: Final = 2
+"""Pixels between the windows of two neighbouring cells."""
+_REFINE_SIDE: Final = 24
+_OUTPUT_SIDE: Final = 48
+_SAME_LEVEL_OVERLAP: Final = 0.5
+"""Overlap limits of the suppression, as published with the original MATLAB code."""
+_OVERLAP: Final = 0.7
+_BATCH: Final = 64
+"""Crops a run of R-Net or O-Net: one layer of O-Net then takes 17 MB at the most."""
+_MAX_PROPOSALS: Final = 4096
+"""Proposals kept a pyramid level, the best first. Ordinary pictures have some hundreds; noise has
+hundreds of thousands, and must cost neither minutes nor gigabytes."""
+_SPARE: Final = 1.6
+"""Every resize starts from the most halved copy of the picture that is still this many times
+larger than its target. Reading the full picture every time took twice as long on 1080p, and the
+boxes came no closer to those of facenet-pytorch."""
+
+
+class Halvings:
+    """A picture with its copies at 1/2, 1/4, 1/8 ... of the size, made when first asked for."""
+
+    def __init__(self, picture: Image.Image) -> None:
+        self.size = picture.size
+        self._copies = [picture]
+
+    def resize(self, box: tuple[int, int, int, int], size: tuple[int, int]) -> Image.Image:
+        """Return the pixels inside xyxy `box` of the full picture at (width, height) `size`."""
+        step = min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1])
+        halvings = max(0, math.floor(math.log2(max(step, 1e-9) / _SPARE)))
+        while len(self._copies) <= halvings:
+            self._copies.append(self._copies[-1].reduce(2))
+        # A power of two divides exactly; an odd side leaves half a pixel over, which the box cuts.
+        divided = tuple(side / 2**halvings for side in box)
+        return self._copies[halvings].resize(size, Image.Resampling.HAMMING, box=divided)
+
+
+class MtcnnDetector:
+    """Face detector of three cascaded networks.
+
+    Args:
+        thresholds: confidence that P-Net, R-Net and O-Net ask for, each 0 to 1.
+        min_face_size: side in pixels of the smallest face that is looked for.
+        pyramid_factor: scale step of the pyramid, below 1.
+        num_threads: threads that one run uses; 0 takes all cores that this process may use.
+
+    Raises:
+        BundleError: the weights inside the package are missing or unreadable.
+    """
+
+    name = "mtcnn"
+
+    def __init__(
+        self,
+        thresholds: tuple[float, ...] = (0.6, 0.7, 0.9),
+        min_face_size: int = 40,
+        pyramid_factor: float = 0.709,
+        num_threads: int = 0,
+    ) -> None:
+        self._thresholds = thresholds
+        self._min_face_size = min_face_size
+        self._factor = pyramid_factor
+        self._pnet, self._rnet, self._onet = (
+            Session(_WEIGHTS / f"mtcnn_{name}.onnx", num_threads)
+            for name in ("pnet", "rnet", "onet")
+        )
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+        """Find the faces of one picture of shape (H, W, 3), RGB, uint8; largest face first."""
+        height, width = image.shape[:2]
+        scales = pyramid_scales(height, width, self._min_face_size, self._factor)
+        if not scales:
+            return []
+        picture = Halvings(Image.fromarray(np.ascontiguousarray(image)))
+        boxes = self._propose(picture, scales)
+        boxes = self._refine(picture, boxes)
+        faces = self._finish(picture, boxes)
+        return sorted(faces, key=lambda face: -face.size)
+
+    def _propose(self, picture: Halvings, scales: list[float]) -> _Array:
+        """Run P-Net over the pyramid; returns squared boxes, shape (N, 4)."""
+        found = [np.empty((0, 9), np.float32)]
+        width, height = picture.size
+        for scale in scales:
+            size = (int(width * scale + 1), int(height * scale + 1))
+            level = picture.resize((0, 0, width, height), size)
+            out = self._pnet.run({"pixels": _to_pixels([level])})
+            proposals = decode_proposals(
+                out["probability"][0], out["offsets"][0], scale, self._thresholds[0]
+            )
+            keep = suppress_overlaps(proposals[:, :4], proposals[:, 4], _SAME_LEVEL_OVERLAP)
+            found.append(proposals[keep])
+        proposals = np.concatenate(found)
+        proposals = proposals[suppress_overlaps(proposals[:, :4], proposals[:, 4], _OVERLAP)]
+        return square(shift(proposals[:, :4], proposals[:, 5:], border=0))
+
+    def _refine(self, picture: Halvings, boxes: _Array) -> _Array:
+        """Run R-Net on the boxes; returns the surviving ones, shifted and squared."""
+        boxes, out = _look(self._rnet, picture, boxes, _REFINE_SIDE)
+        good = out["probability"] > self._thresholds[1]
+        boxes, scores, offsets = boxes[good], out["probability"][good], out["offsets"][good]
+        keep = suppress_overlaps(boxes, scores, _OVERLAP)
+        return square(shift(boxes[keep], offsets[keep], border=1))
+
+    def _finish(self, picture: Halvings, boxes: _Array) -> list[Face]:
+        """Run O-Net on the boxes; returns the faces, best first."""
+        boxes, out = _look(self._onet, picture, boxes, _OUTPUT_SIDE)
+        good = out["probability"] > self._thresholds[2]
+        boxes, scores = boxes[good], out["probability"][good]
+        sides = boxes[:, 2:] - boxes[:, :2] + 1
+        # Five x, then five y, each as a share of the box.
+        shares = out["landmarks"][good].reshape(-1, 2, 5).transpose(0, 2, 1)
+        landmarks = shares * sides[:, None] + boxes[:, None, :2] - 1
+        boxes = shift(boxes, out["offsets"][good], border=1)
+        keep = suppress_overlaps(boxes, scores, _OVERLAP, by_smaller=True)
+        return [Face(boxes[i], landmarks[i], float(scores[i])) for i in keep]
+
+
+def pyramid_scales(height: int, width: int, min_face_size: int, factor: float) -> list[float]:
+    """Return the scales of the pyramid, largest first; empty where the picture is too small."""
+    scale = _CELL / min_face_size
+    side = min(height, width) * scale
+    scales = []
+    while side >= _CELL:
+        scales.append(scale)
+        scale *= factor
+        side *= factor
+    return scales
+
+
+def decode_proposals(
+    probability: _Array, offsets: _Array, scale: float, threshold: float
+) -> _Array:
+    """Turn P-Net's maps into boxes of the full picture.
+
+    Args:
+        probability: shape (h, w), that the cell's window holds a face.
+        offsets: shape (4, h, w), correction of left, top, right and bottom in box sides.
+        scale: scale of the pyramid level.
+        threshold: lowest probability kept.
+
+    Returns:
+        Shape (N, 9): xyxy, probability, four offsets; at most `_MAX_PROPOSALS` of the best.
+    """
+    rows, columns = np.nonzero(probability >= threshold)
+    scores = probability[rows, columns]
+    if scores.size > _MAX_PROPOSALS:
+        best = np.sort(np.argpartition(-scores, _MAX_PROPOSALS)[:_MAX_PROPOSALS])
+        rows, columns, scores = rows[best], columns[best], scores[best]
+    corner = np.stack([columns, rows], axis=1).astype(np.float32) * _STRIDE
+    low = np.floor((corner + 1) / np.float32(scale))
+    high = np.floor((corner + _CELL) / np.float32(scale))
+    return np.concatenate([low, high, scores[:, None], offsets[:, rows, columns].T], axis=1)
+
+
+def shift(boxes: _Array, offsets: _Array, border: int) -> _Array:
+    """Move the four sides of boxes (N, 4) by offsets (N, 4), which are shares of the box side.
+
+    `border` is added to the side length: 1 where the last pixel belongs to the box.
+    """
+    sides = boxes[:, 2:] - boxes[:, :2] + np.float32(border)
+    shifted: _Array = boxes + offsets * np.concatenate([sides, sides], axis=1)
+    return shifted
+
+
+def square(boxes: _Array) -> _Array:
+    """Grow the shorter side of boxes (N, 4) around the centre to the longer one."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    longest = sides.max(axis=1, keepdims=True)
+    low = boxes[:, :2] + (sides - longest) * np.float32(0.5)
+    return np.concatenate([low, low + longest], axis=1)
+
+
+def _look(
+    network: Session, picture: Halvings, boxes: _Array, side: int
+) -> tuple[_Array, dict[str, _Array]]:
+    """Run a network on crops; returns the boxes that touch the picture and its outputs."""
+    windows = boxes.astype(np.int32)
+    windows[:, :2] = np.maximum(windows[:, :2], 1) - 1
+    windows[:, 2:] = np.minimum(windows[:, 2:], picture.size)
+    inside = (windows[:, 2:] > windows[:, :2]).all(axis=1)
+    boxes, windows = boxes[inside], windows[inside]
+    parts = []
+    for start in range(0, max(len(windows), 1), _BATCH):
+        crops = [
+            picture.resize((left, top, right, bottom), (side, side))
+            for left, top, right, bottom in windows[start : start + _BATCH].tolist()
+        ]
+        parts.append(network.run({"pixels": _to_pixels(crops, side)}))
+    return boxes, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _to_pixels(pictures: list[Image.Image], side: int = 0) -> _Array:
+    """Stack pictures to network input (N, 3, H, W), scaled to -1 to 1."""
+    if not pictures:
+        return np.empty((0, 3, side, side), np.float32)
+    stacked = np.stack([np.asarray(picture) for picture in pictures])
+    pixels = stacked.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+    pixels -= np.float32(127.5)
+    pixels *= np.float32(1 / 128)
+    return pixels

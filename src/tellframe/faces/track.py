@@ -1,0 +1,177 @@
+"""Follow each person through the sampled frames, and drop what is no living face.
+
+Frames are sampled up to seconds apart, so that boxes need not overlap from one to the next: a
+face belongs to the track that it is nearest to in place, size and looks, never by list position.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tellframe.types import Face
+
+MAX_SHIFT: Final = 1.5
+"""A face moves at most this many face sizes between two sampled frames."""
+MAX_RATIO: Final = 1.8
+"""A face grows or shrinks at most by this factor between two sampled frames."""
+MAX_LOOKS: Final = 64.0
+"""Largest mean difference (grey levels) of two 8 x 8 thumbnails of the same person."""
+MAX_GAP_FRAMES: Final = 3
+MAX_GAP_SECONDS: Final = 2.0
+"""A track ends when its person stays unseen for more than both."""
+CUT: Final = 45.0
+"""Mean difference (grey levels) of two 16 x 16 thumbnails of the whole frame at a scene cut."""
+MIN_SHARE: Final = 0.2
+"""A track seen in fewer of the sampled frames, and in fewer than three, is short-lived."""
+STILL: Final = 2.5
+STILL_SHARE: Final = 0.35
+"""A face is a print when it changes between frames by fewer grey levels than `STILL` and by less
+than this share of the liveliest face in the video."""
+
+
+@dataclass(slots=True)
+class Sighting:
+    """One face in one sampled frame."""
+
+    position: int
+    """Which of the sampled frames, from 0."""
+    time: float
+    """Seconds."""
+    face: Face
+    """Where it is."""
+    crop: NDArray[np.uint8]
+    """Shape (S, S, 3), RGB."""
+    thumbnail: NDArray[np.float32] = field(init=False)
+    """Shape (8, 8, 3), what the face looks like."""
+
+    def __post_init__(self) -> None:
+        self.thumbnail = _thumbnail(self.crop, 8)
+
+
+@dataclass(slots=True)
+class FaceTrack:
+    """One person through time."""
+
+    sightings: list[Sighting]
+    """In order of time, at most one a frame."""
+
+    @property
+    def size(self) -> float:
+        """Median face size in pixels."""
+        return float(np.median([s.face.size for s in self.sightings]))
+
+    @property
+    def motion(self) -> float:
+        """Median change of the face between sightings in grey levels, brightness removed."""
+        small = np.stack([_thumbnail(s.crop, 32).mean(axis=2) for s in self.sightings])
+        small -= small.mean(axis=(1, 2), keepdims=True)
+        return float(np.median(np.abs(np.diff(small, axis=0)).mean(axis=(1, 2))))
+
+
+def _thumbnail(image: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
+    picture = Image.fromarray(image).resize((size, size), Image.Resampling.BOX, reducing_gap=2.0)
+    return np.asarray(picture, dtype=np.float32)
+
+
+class Tracker:
+    """Collects sightings frame by frame into tracks."""
+
+    def __init__(self) -> None:
+        self._open: list[FaceTrack] = []
+        self._closed: list[FaceTrack] = []
+        self._last_frame: NDArray[np.float32] | None = None
+        self.num_cuts = 0
+
+    def update(self, image: NDArray[np.uint8], sightings: list[Sighting]) -> None:
+        """Add the faces of the next frame.
+
+        Args:
+            image: shape (H, W, 3), the frame, compared with the last one to find scene cuts.
+            sightings: its faces; all of the same position and time.
+        """
+        thumbnail = _thumbnail(image, 16)
+        if self._last_frame is not None:
+            if float(np.abs(thumbnail - self._last_frame).mean()) > CUT:
+                self.num_cuts += 1
+                self._closed += self._open
+                self._open = []
+        self._last_frame = thumbnail
+        if sightings:
+            self._close_stale(sightings[0].position, sightings[0].time)
+        free = dict(enumerate(sightings))
+        tracks = dict(enumerate(self._open))
+        costs = sorted(
+            (cost, t, s)
+            for t, track in tracks.items()
+            for s, sighting in free.items()
+            if (cost := _distance(track.sightings[-1], sighting)) is not None
+        )
+        for _, t, s in costs:
+            if t in tracks and s in free:
+                tracks.pop(t).sightings.append(free.pop(s))
+        self._open += [FaceTrack([sighting]) for sighting in free.values()]
+
+    def _close_stale(self, position: int, time: float) -> None:
+        """End the tracks that were not seen for too long."""
+
+        def stale(track: FaceTrack) -> bool:
+            last = track.sightings[-1]
+            return position - last.position > MAX_GAP_FRAMES and time - last.time > MAX_GAP_SECONDS
+
+        self._closed += [t for t in self._open if stale(t)]
+        self._open = [t for t in self._open if not stale(t)]
+
+    def finish(self) -> list[FaceTrack]:
+        """Return all tracks in order of first appearance, the larger face first."""
+        tracks = self._closed + self._open
+        return sorted(tracks, key=lambda t: (t.sightings[0].position, -t.size))
+
+
+def _distance(a: Sighting, b: Sighting) -> float | None:
+    """Return how unlike two sightings are, or None where they cannot be the same person."""
+    size = (a.face.size + b.face.size) / 2
+    ratio = max(a.face.size, b.face.size) / max(min(a.face.size, b.face.size), 1e-6)
+    shift = float(np.hypot(*(_centre(a.face) - _centre(b.face)))) / max(size, 1e-6)
+    looks = float(np.abs(a.thumbnail - b.thumbnail).mean())
+    if shift > MAX_SHIFT or ratio > MAX_RATIO or looks > MAX_LOOKS:
+        return None
+    return shift / MAX_SHIFT + looks / MAX_LOOKS + (ratio - 1) / (MAX_RATIO - 1)
+
+
+def _centre(face: Face) -> NDArray[np.float32]:
+    return (face.box[:2] + face.box[2:]) / 2
+
+
+def keep_people(tracks: list[FaceTrack], num_frames: int) -> tuple[list[FaceTrack], Counter[str]]:
+    """Drop false faces: what flashes up, and prints on clothes, posters and screens.
+
+    A print is told by its stillness: where somebody else in the same video moves the face, a face
+    that only follows its carrier does not change within its box. When all faces are still (a
+    slide show), nothing is dropped: somebody has to be judged.
+
+    Args:
+        tracks: in order of first appearance.
+        num_frames: how many frames were sampled.
+
+    Returns:
+        The tracks to keep, and how many were dropped by cause ("short", "print").
+    """
+    dropped: Counter[str] = Counter()
+    longest = max((len(t.sightings) for t in tracks), default=0)
+    liveliest = max((t.motion for t in tracks if len(t.sightings) >= 3), default=0.0)
+    kept = []
+    for track in tracks:
+        seen = len(track.sightings)
+        if seen < min(3, MIN_SHARE * num_frames) and seen < longest:
+            dropped["short"] += 1
+        elif seen >= 3 and track.motion < min(STILL, STILL_SHARE * liveliest):
+            dropped["print"] += 1
+        else:
+            kept.append(track)
+    return kept, dropped

@@ -1,0 +1,150 @@
+"""Plain words and safe text that the table and the page share."""
+
+from __future__ import annotations
+
+import html
+import unicodedata
+from collections.abc import Iterable
+from pathlib import PurePath
+from typing import Final
+
+from tellframe.types import REASON_TEXT, Label, Reason, Verdict
+
+TITLES: Final[dict[Label, str]] = {
+    Label.FAKE: "Likely fake",
+    Label.REAL: "No sign of a fake found",
+    Label.INCONCLUSIVE: "Inconclusive",
+}
+"""What a label means; REAL is worded so that nobody takes it for a proof."""
+
+UNREADABLE_TITLE: Final = "Could not be read"
+
+COUNTER_TEXT: Final[dict[str, str]] = {
+    "frames_sampled": "Frames sampled from the video",
+    "faces_detected": "Faces found in these frames",
+    "scene_cuts": "Cuts between scenes, at which a person counts anew",
+    "dropped_short": "People left out, seen too briefly",
+    "dropped_print": "Faces left out as still prints, such as posters or T-shirts",
+}
+"""Words for well-known counters; the others are shown by their name, with spaces."""
+
+LIMITS: Final[tuple[str, ...]] = (
+    "This is a statistical estimate by a machine, not a proof. It can support the judgement of a "
+    "person who knows the source and the context, and it cannot replace it.",
+    "A low score is not a proof of authenticity: it says that no trace was found that the "
+    "detector knows, and unknown methods leave unknown traces.",
+    "The detector was trained mostly on face swaps and on lip-sync. Faces that are synthesised "
+    "as a whole and heads that are puppeteered from another video are weak points.",
+    "Profile views, small or dark faces, heavy compression, filters and videos that were filmed "
+    "from a screen make it less reliable, in both directions.",
+    "Only faces are judged, and only in the sampled frames. The voice, the background, the order "
+    "of the scenes and what is being said are not analysed.",
+    "A probability holds for videos like those on which it was calibrated. Where fakes are rarer "
+    "or more common than there, the true share is lower or higher.",
+)
+"""The limits of the method, one paragraph each."""
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with every character made visible that could act on a terminal or a reader.
+
+    Control characters, escape sequences, line breaks, text direction overrides and other
+    invisible characters become `\x1b`, `\u202e` and so on; a byte that is not UTF-8 becomes
+    `\xff`. The result is always valid Unicode in one line.
+    """
+    return "".join(map(_visible, text))
+
+
+def _visible(char: str) -> str:
+    category = unicodedata.category(char)
+    if category[0] != "C" and category not in ("Zl", "Zp"):
+        return char
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps an undecodable byte of a file name
+        return f"\\x{code - 0xDC00:02x}"
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def file_name(verdict: Verdict) -> str:
+    """Return the last part of the path of `verdict`, printable."""
+    return printable(PurePath(verdict.video).name or verdict.video) or "(no name)"
+
+
+def is_unreadable(verdict: Verdict) -> bool:
+    """Return whether nothing can be said because the file could not be read."""
+    return verdict.error is not None or Reason.UNREADABLE in verdict.reasons
+
+
+def title(verdict: Verdict) -> str:
+    """Return the verdict in two or three plain words."""
+    return UNREADABLE_TITLE if is_unreadable(verdict) else TITLES[verdict.label]
+
+
+def percent(probability: float | None) -> str:
+    """Return a probability as a percentage with one decimal, "-" where there is none.
+
+    Nothing is rounded to certainty: the ends are "<0.1 %" and ">99.9 %".
+    """
+    if probability is None:
+        return "-"
+    share = 100 * probability
+    if share < 0.1:
+        return "<0.1 %"
+    if share > 99.9:
+        return ">99.9 %"
+    return f"{share:.1f} %"
+
+
+def clock(time: float) -> str:
+    """Return seconds as "9.7 s", from one minute on as "1:09.7", from one hour as "1:01:09.7"."""
+    tenths = max(0, round(time * 10))
+    minutes, rest = divmod(tenths, 600)
+    if not minutes:
+        return f"{rest / 10:.1f} s"
+    hours, minutes = divmod(minutes, 60)
+    tail = f"{rest / 10:04.1f}"
+    return f"{hours}:{minutes:02}:{tail}" if hours else f"{minutes}:{tail}"
+
+
+def period(start: float, end: float) -> str:
+    """Return a span of seconds as "from 0.3 s to 9.6 s", or "at 7.1 s" where it has no length."""
+    first, last = clock(start), clock(end)
+    return f"at {first}" if first == last else f"from {first} to {last}"
+
+
+def sentence(text: str) -> str:
+    """Return `text` with a capital first letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def number_of(count: int, noun: str, plural: str | None = None) -> str:
+    """Return a count with its noun: "1 frame", "1,200 frames"."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def reason_texts(reasons: Iterable[Reason]) -> list[str]:
+    """Return one plain sentence for every reason."""
+    return [REASON_TEXT[reason] for reason in reasons]
+
+
+def counter_text(name: str) -> str:
+    """Return what a counter of the extraction counts, in plain words."""
+    if name in COUNTER_TEXT:
+        return COUNTER_TEXT[name]
+    return name.replace("_", " ").capitalize()
+
+
+def file_size(count: int) -> str:
+    """Return a number of bytes as "12.3 MB (12,345,678 bytes)"."""
+    exact = number_of(count, "byte")
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit} ({exact})"
+    return exact
+
+
+def escaped(text: str) -> str:
+    """Return `text` printable and escaped for HTML, inside of elements and of attributes."""
+    return html.escape(printable(text), quote=True)

@@ -1,0 +1,202 @@
+"""From logits to verdicts: pooling over frames and people, calibration, and the rule.
+
+The rule, `any_person`: a video is as fake as its most suspicious person. One fake face among
+three makes the video fake, however real the other two are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tellframe.types import Clip, Evidence, FaceVerdict, Label, Moment, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Platt scaling (Platt 1999): probability = sigmoid(slope * logit + intercept)."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    fitted_on: str = "nothing"
+    """In plain words, the data that the two numbers were fitted on."""
+
+    def probability(self, logit: float | NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return calibrated P(fake), of the shape of `logit`."""
+        scaled = self.slope * np.asarray(logit, dtype=np.float64) + self.intercept
+        return 1 / (1 + np.exp(-np.clip(scaled, -30, 30)))  # beyond 30 a double shows no change
+
+    def logit(self, probability: float) -> float:
+        """Return the model's logit behind a probability; the inverse of `probability`."""
+        p = min(max(probability, 1e-13), 1 - 1e-13)
+        return (math.log(p / (1 - p)) - self.intercept) / self.slope
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """When a probability is a verdict, and when a person cannot be judged."""
+
+    fake_from: float = 0.65
+    """FAKE at this calibrated probability or above."""
+    real_to: float = 0.35
+    """REAL at this calibrated probability or below; INCONCLUSIVE in between."""
+    min_frames: int = 3
+    """Fewer judged frames than this give INCONCLUSIVE."""
+    min_face_size: float = 48.0
+    """Smaller faces (median of the longer box side, pixels) give INCONCLUSIVE."""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Build from JSON values."""
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return asdict(self)
+
+
+def pool_frames(logits: NDArray[np.floating]) -> float:
+    """Return the logit of a person: the mean over the judged frames.
+
+    Args:
+        logits: shape (N,), at least one.
+    """
+    return float(np.mean(logits))
+
+
+def judge_person(
+    clip: Clip,
+    logits: NDArray[np.floating],
+    heat: NDArray[np.float32] | None,
+    calibration: Calibration,
+    decision: Decision,
+) -> FaceVerdict:
+    """Judge one person.
+
+    Args:
+        clip: the person's crops, N of them valid.
+        logits: shape (N,), one for every valid frame.
+        heat: shape (N, h, w), class activation maps to keep as evidence; None keeps no pictures.
+        calibration: from logit to probability.
+        decision: from probability to label.
+    """
+    times, boxes = clip.times[clip.valid], clip.boxes[clip.valid]
+    if not len(times):
+        return FaceVerdict(
+            clip.person, Label.INCONCLUSIVE, None, 0.0, 0.0, 0, (Reason.TOO_FEW_FRAMES,)
+        )
+    probability = float(calibration.probability(pool_frames(logits)))
+    label, reasons = _decide_person(clip, probability, decision)
+    moments = tuple(
+        Moment(float(t), float(p), (float(b[0]), float(b[1]), float(b[2]), float(b[3])))
+        for t, p, b in zip(times, calibration.probability(logits), boxes, strict=True)
+    )
+    return FaceVerdict(
+        person=clip.person,
+        label=label,
+        probability=probability,
+        start=float(times[0]),
+        end=float(times[-1]),
+        frames=len(times),
+        reasons=reasons,
+        face_size=clip.face_size,
+        moments=moments,
+        evidence=None if heat is None else Evidence(clip.pixels[clip.valid], heat),
+    )
+
+
+def _decide_person(
+    clip: Clip, probability: float, decision: Decision
+) -> tuple[Label, tuple[Reason, ...]]:
+    reasons = []
+    if clip.num_valid < decision.min_frames:
+        reasons.append(Reason.TOO_FEW_FRAMES)
+    if clip.face_size < decision.min_face_size:
+        reasons.append(Reason.TOO_SMALL)
+    if not reasons and decision.real_to < probability < decision.fake_from:
+        reasons.append(Reason.UNCERTAIN)
+    if reasons:
+        return Label.INCONCLUSIVE, tuple(reasons)
+    return (Label.FAKE if probability >= decision.fake_from else Label.REAL), ()
+
+
+def judge_video(
+    people: Sequence[FaceVerdict], *, partial: bool = False
+) -> tuple[Label, float | None, tuple[Reason, ...]]:
+    """Apply the rule `any_person`.
+
+    FAKE if one person is FAKE. Otherwise INCONCLUSIVE if one person is uncertain, or if nobody
+    could be judged. Otherwise REAL; people who could not be judged for the quality of their
+    pictures are named as a reason beside it, because nothing is known of them.
+
+    Args:
+        people: the verdicts of all persons.
+        partial: whether a part of the video is missing; adds a reason, changes no label.
+
+    Returns:
+        The label; P(fake), the highest among the people who could be judged, or among all where
+        nobody could, or None where nobody was scored; and the reasons.
+    """
+    extra = (Reason.PARTIAL,) if partial else ()
+    if not people:
+        return Label.INCONCLUSIVE, None, (Reason.NO_FACE, *extra)
+    judged = [p for p in people if not set(p.reasons) - {Reason.UNCERTAIN}]
+    if len(judged) < len(people) and judged:
+        extra = (Reason.PERSON_NOT_JUDGED, *extra)
+    scored = [p.probability for p in judged or people if p.probability is not None]
+    probability = max(scored, default=None)
+    if any(p.label is Label.FAKE for p in people):
+        return Label.FAKE, probability, extra
+    if any(p.label is Label.INCONCLUSIVE for p in judged):
+        return Label.INCONCLUSIVE, probability, (Reason.UNCERTAIN, *extra)
+    if not judged:
+        causes = dict.fromkeys(r for p in people for r in p.reasons)
+        return Label.INCONCLUSIVE, probability, (*causes, *extra)
+    return Label.REAL, probability, extra
+
+
+def fit_calibration(
+    logits: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    fitted_on: str,
+    *,
+    weights: NDArray[np.floating] | None = None,
+) -> Calibration:
+    """Fit Platt scaling by Newton's method on the balanced log loss.
+
+    Both classes weigh the same whatever their numbers, so that 0.5 means "as likely as not" where
+    fakes are as common as reals. The targets are smoothed as Platt (1999) does, which keeps the
+    fit finite where the classes can be told apart without error.
+
+    Args:
+        logits: shape (N,).
+        labels: shape (N,), 1 = fake.
+        fitted_on: the data, in plain words.
+        weights: shape (N,), importance of each example within its class; equal where None.
+
+    Raises:
+        ValueError: a class is missing.
+    """
+    num_fake, num_real = int((labels == 1).sum()), int((labels == 0).sum())
+    if not num_fake or not num_real:
+        raise ValueError("calibration needs real and fake examples")
+    target = np.where(labels == 1, (num_fake + 1) / (num_fake + 2), 1 / (num_real + 2))
+    weight = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
+    for value in (0, 1):
+        weight = np.where(labels == value, weight / weight[labels == value].sum(), weight)
+    design = np.stack([np.asarray(logits, dtype=np.float64), np.ones(len(labels))], axis=1)
+    theta = np.array([1.0, 0.0])
+    for _ in range(100):
+        p = 1 / (1 + np.exp(-np.clip(design @ theta, -30, 30)))
+        gradient = design.T @ (weight * (p - target))
+        hessian = (design * (weight * p * (1 - p))[:, None]).T @ design + 1e-9 * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        theta = theta - step * min(1.0, 4.0 / max(float(np.abs(step).max()), 1e-12))
+        if np.abs(step).max() < 1e-10:
+            break
+    return Calibration(float(theta[0]), float(theta[1]), fitted_on)

@@ -1,0 +1,1 @@
+"""The only room with torch: configuration, data, augmentation, networks, loop and export."""

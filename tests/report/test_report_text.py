@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+
+from tellframe.report import format_table
+from tellframe.report.words import clock, percent, printable
+from tellframe.types import Label, Reason
+
+
+def test_lines_of_one_video(make):
+    lines = format_table(make.verdict()).splitlines()
+    assert len(lines) == 3
+    assert re.fullmatch(r"VERDICT +P\(FAKE\)  VIDEO", lines[0])
+    assert re.fullmatch(r"FAKE +97\.3 %  folder/interview\.mp4", lines[1])
+    assert re.fullmatch(
+        r"  FAKE +66\.8 %    person 1 +0\.5-9\.5 s +4 frames +"
+        r"most suspicious: 6\.5 s \(97\.0 %\), 0\.5 s \(90\.0 %\), 9\.5 s \(60\.0 %\)",
+        lines[2],
+    )
+    assert lines[0].index("VIDEO") == lines[1].index("folder")
+    assert lines[1].index(" %") == lines[2].index(" %")
+
+
+def test_reasons_are_plain_words(make, unreadable):
+    text = format_table([make.verdict(people=()), unreadable])
+    assert "no face was found in the sampled frames" in text
+    assert "the file cannot be read as a video" in text
+    assert "error: broken.mp4 is no video: convert it" in text
+    assert "no_face" not in text
+
+
+def test_person_without_probability(make):
+    person = dataclasses.replace(
+        make.person(probabilities=()), label=Label.INCONCLUSIVE, reasons=(Reason.TOO_SMALL,)
+    )
+    line = format_table(make.verdict(people=(person,))).splitlines()[2]
+    assert re.search(r"INCONCLUSIVE +-    person 1 .* the face is too small to be judged$", line)
+
+
+def test_hostile_names_are_harmless(hostile_name, make):
+    verdict = dataclasses.replace(make.unreadable(hostile_name), error=hostile_name)
+    text = format_table(verdict)
+    assert all(char == "\n" or char.isprintable() for char in text)
+    assert len(text.splitlines()) == 3
+    text.encode("utf-8")
+
+
+def test_color_only_on_demand(verdict):
+    plain, colored = format_table(verdict), format_table(verdict, color=True)
+    assert "\x1b" not in plain
+    assert "\x1b[31mFAKE" in colored
+    assert re.sub(r"\x1b\[\d+m", "", colored) == plain
+
+
+def test_no_videos():
+    assert format_table([]).count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0.0, "<0.1 %"), (0.0005, "<0.1 %"), (0.5, "50.0 %"), (0.99996, ">99.9 %")],
+)
+def test_percent_never_claims_certainty(value, text):
+    assert percent(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0.0 s"), (9.74, "9.7 s"), (59.96, "1:00.0"), (69.7, "1:09.7"), (3669.7, "1:01:09.7")],
+)
+def test_clock(seconds, text):
+    assert clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "visible"),
+    [
+        ("a\tb\n", "a\\x09b\\x0a"),
+        ("\udcff", "\\xff"),
+        ("\u202e\u2028", "\\u202e\\u2028"),
+        ("\U000e0001", "\\U000e0001"),
+        ("Ünï 映像", "Ünï 映像"),
+    ],
+)
+def test_printable(text, visible):
+    assert printable(text) == visible
