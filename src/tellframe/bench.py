@@ -95,9 +95,7 @@ def bench_detect(detector: Detector, path: Path, rounds: int = 5) -> dict[str, A
         "people": len(verdict.people),
         "rounds": rounds,
         "seconds": {name: timing.to_dict() for name, timing in timings.items()},
-        "detect_to_bare_decode": round(
-            timings["detect"].median / timings["bare_decode"].median, 3
-        ),
+        "detect_to_bare_decode": round(timings["detect"].median / timings["bare_decode"].median, 3),
     }
 
 

@@ -39,7 +39,7 @@ class Bundle:
     name: str
     version: str
     graph: Path
-    """The ONNX graph: input "crops" uint8 (N, S, S, 3), outputs "logit" (N,) and "heat" (N, h, w)."""
+    """The ONNX graph: input "crops", uint8 (N, S, S, 3); outputs "logit" (N,), "heat" (N, h, w)."""
     sha256: str
     """Hex digest of the graph."""
     recipe: Recipe
@@ -181,7 +181,9 @@ def _fetch_from_hub(name: str) -> Path:
     """Fetch a bundle from the Hugging Face hub, once; return its folder in the cache."""
     repository, _, revision = name.removeprefix("hf://").partition("@")
     if repository.count("/") != 1 or ".." in repository:
-        raise BundleError(f"{name}: expected hf://owner/repository or hf://owner/repository@revision")
+        raise BundleError(
+            f"{name}: expected hf://owner/repository or hf://owner/repository@revision"
+        )
     endpoint = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
     base = f"{endpoint}/{repository}/resolve/{revision or 'main'}"
     cache = f"bundles/{repository.replace('/', '--')}/{revision or 'main'}"

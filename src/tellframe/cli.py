@@ -126,7 +126,9 @@ def _add_detect(verbs: Any) -> None:
         "judge videos: real, fake or inconclusive, for every person",
         f"tellframe detect a.mp4 b.mov folder/ --csv verdicts.csv\n\n{STATUS_TEXT}",
     )
-    parser.add_argument("inputs", nargs="+", metavar="VIDEO", help="video file, or a folder of them")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="VIDEO", help="video file, or a folder of them"
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON array")
     form.add_argument("--jsonl", action="store_true", help="print one JSON line a video, at once")
@@ -234,7 +236,10 @@ def _run_models(_options: argparse.Namespace) -> int:
 
 def _add_doctor(verbs: Any) -> None:
     parser = _verb(
-        verbs, "doctor", "check the installation and re-check the model's scores", "tellframe doctor"
+        verbs,
+        "doctor",
+        "check the installation and re-check the model's scores",
+        "tellframe doctor",
     )
     _add_model_options(parser)
 

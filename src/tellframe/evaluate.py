@@ -233,7 +233,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     def finite(value: float) -> float | None:
         return None if math.isnan(value) else round(value, 4)
 
-    ranked, num_pairs = pair_ranking(rows)
+    _, num_pairs = pair_ranking(rows)
     statistics: dict[str, Callable[[Sequence[Row]], float]] = {
         "auc": _auc_of,
         "log_loss": _log_loss_of,
@@ -292,4 +292,3 @@ def markdown(figures: dict[str, dict[str, Any]]) -> str:
             f"| {v['real_INCONCLUSIVE'] + v['fake_INCONCLUSIVE']} |"
         )
     return "\n".join(lines) + "\n"
-

@@ -7,13 +7,13 @@ never be fed with input that was made in another way than its training data.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+from tellframe.config import build
 from tellframe.errors import ConfigError, RecipeMismatchError
 
 SAMPLING_POLICIES: Final = ("uniform", "start")
@@ -36,7 +36,9 @@ class Recipe:
     face_detector: str = "mtcnn"
     """Name of the face detector: "mtcnn" or "yunet"."""
     detector_thresholds: tuple[float, ...] = (0.6, 0.7, 0.9)
-    """MTCNN: the thresholds of P-Net, R-Net and O-Net. YuNet uses the last one."""
+    """MTCNN: the thresholds of P-Net, R-Net and O-Net."""
+    yunet_threshold: float = 0.7
+    """YuNet: the threshold of its score, which lies lower than MTCNN's on the same faces."""
     min_face_size: int = 40
     """Length in pixels of the longer side of the smallest face that is looked for."""
     pyramid_factor: float = 0.709
@@ -69,6 +71,7 @@ class Recipe:
             "face_detector": self.face_detector in FACE_DETECTORS,
             "detector_thresholds": len(self.detector_thresholds) == 3
             and all(0 < t < 1 for t in self.detector_thresholds),
+            "yunet_threshold": 0 < self.yunet_threshold < 1,
             "min_face_size": self.min_face_size >= 12,
             "pyramid_factor": 0.1 < self.pyramid_factor < 0.95,
             "max_faces": self.max_faces >= 1,
@@ -103,12 +106,7 @@ class Recipe:
         Raises:
             ConfigError: a key is unknown (the nearest known one is named) or a value is bad.
         """
-        known = {f.name for f in dataclasses.fields(cls)}
-        for key in values:
-            if key not in known:
-                nearest = difflib.get_close_matches(key, known, 1, 0.0)
-                raise ConfigError(f"recipe: unknown key {key!r}; did you mean {nearest[0]!r}?")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        return build(cls, values, "recipe")
 
     def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
         """Return {field: (own value, other's value)} for every field that differs."""

@@ -26,13 +26,15 @@ from tellframe.errors import (
     MediaNotFoundError,
     NoVideoError,
     TellframeError,
-    UsageError,
 )
 from tellframe.types import Frame, Media
 
 VIDEO_SUFFIXES: Final = frozenset(
-    ".3gp .asf .avi .flv .h264 .h265 .hevc .ivf .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf "
-    ".obu .ogv .ts .webm .wmv .y4m".split()
+    f".{suffix}"
+    for suffix in (
+        *("3gp", "asf", "avi", "flv", "h264", "h265", "hevc", "ivf", "m2ts", "m4v", "mkv", "mov"),
+        *("mp4", "mpeg", "mpg", "mts", "mxf", "obu", "ogv", "ts", "webm", "wmv", "y4m"),
+    )
 )
 """File names that are taken for videos when a folder is searched."""
 
@@ -157,7 +159,11 @@ def list_frames(path: str | Path) -> Listing:
 
 
 def read_frames(
-    path: str | Path, listing: Listing, wanted: Sequence[int] | NDArray[np.int64], *, threads: int = 0
+    path: str | Path,
+    listing: Listing,
+    wanted: Sequence[int] | NDArray[np.int64],
+    *,
+    threads: int = 0,
 ) -> Iterator[Frame]:
     """Decode the wanted pictures in one sequential pass.
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tellframe.faces import boxes, mtcnn
+from tellframe.runtime import Session
 
 
 def array(*rows):
@@ -89,6 +90,21 @@ def test_a_box_without_area_overlaps_nothing():
 )
 def test_pyramid(height, width, smallest, expected):
     assert mtcnn.pyramid_scales(height, width, smallest, 0.5) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "shape", [(12, 12), (13, 12), (27, 40), (28, 40), (29, 700), (301, 900), (302, 411)]
+)
+def test_strips_equal_a_single_run(monkeypatch, shape):
+    network = Session(mtcnn._WEIGHTS / "mtcnn_pnet.onnx", 1)
+    level = np.random.default_rng(2).integers(0, 256, (*shape, 3), np.uint8)
+    pixels = (level.transpose(2, 0, 1)[None].astype(np.float32) - 127.5) / 128
+    whole = network.run({"pixels": pixels})
+    for budget in (1, 1 << 14, 1 << 30):
+        monkeypatch.setattr(mtcnn, "_STRIP", budget)
+        probability, offsets = mtcnn.slide(network, level)
+        np.testing.assert_allclose(probability, whole["probability"][0], atol=1e-6)
+        np.testing.assert_allclose(offsets, whole["offsets"][0], atol=1e-6)
 
 
 def test_proposals():

@@ -78,7 +78,7 @@ def _load_yunet(recipe: Recipe, num_threads: int, path: Path | None) -> FaceDete
     from tellframe.faces.yunet import YunetDetector, find_weights
 
     return YunetDetector(
-        find_weights(path), threshold=recipe.detector_thresholds[2], num_threads=num_threads
+        find_weights(path), threshold=recipe.yunet_threshold, num_threads=num_threads
     )
 
 

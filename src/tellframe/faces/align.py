@@ -42,7 +42,8 @@ def brighten(image: NDArray[np.uint8], below: float) -> NDArray[np.uint8]:
         return image
     gain = min(BRIGHTENED_LUMA / max(level, 1.0), MAX_GAIN)
     table = np.clip(np.arange(256) * gain, 0, 255).astype(np.uint8)
-    return table[image]
+    brightened: NDArray[np.uint8] = table[image]
+    return brightened
 
 
 def crop_face(image: NDArray[np.uint8], face: Face, recipe: Recipe) -> NDArray[np.uint8]:

@@ -37,6 +37,9 @@ _SAME_LEVEL_OVERLAP: Final = 0.5
 _OVERLAP: Final = 0.7
 _BATCH: Final = 64
 """Crops a run of R-Net or O-Net: one layer of O-Net then takes 17 MB at the most."""
+_STRIP: Final = 1 << 16
+"""Pixels of a pyramid level that P-Net sees in one run. The layers of a strip fit into the cache
+of a core, and the memory of a run does not depend on the size of the picture."""
 _MAX_PROPOSALS: Final = 4096
 """Proposals kept a pyramid level, the best first. Ordinary pictures have some hundreds; noise has
 hundreds of thousands, and must cost neither minutes nor gigabytes."""
@@ -113,10 +116,8 @@ class MtcnnDetector:
         for scale in scales:
             size = (int(width * scale + 1), int(height * scale + 1))
             level = picture.resize((0, 0, width, height), size)
-            out = self._pnet.run({"pixels": _to_pixels([level])})
-            proposals = decode_proposals(
-                out["probability"][0], out["offsets"][0], scale, self._thresholds[0]
-            )
+            probability, offsets = slide(self._pnet, np.asarray(level))
+            proposals = decode_proposals(probability, offsets, scale, self._thresholds[0])
             keep = suppress_overlaps(proposals[:, :4], proposals[:, 4], _SAME_LEVEL_OVERLAP)
             found.append(proposals[keep])
         proposals = np.concatenate(found)
@@ -155,6 +156,29 @@ def pyramid_scales(height: int, width: int, min_face_size: int, factor: float) -
         scale *= factor
         side *= factor
     return scales
+
+
+def slide(network: Session, level: NDArray[np.uint8]) -> tuple[_Array, _Array]:
+    """Run P-Net over a pyramid level in strips, with exactly the result of a single run.
+
+    Args:
+        network: P-Net.
+        level: shape (H, W, 3), RGB, at least 12 pixels high and wide.
+
+    Returns:
+        Probability (h, w) and offsets (4, h, w), one for every window of 12 pixels.
+    """
+    height, width = level.shape[:2]
+    # The pooling rounds up: an odd last row makes a row of cells of its own.
+    num_rows = (height - _CELL + 1) // _STRIDE + 1
+    rows = max(8, _STRIP // width // _STRIDE)
+    parts = []
+    for first in range(0, num_rows, rows):
+        last_row = (first + rows - 1) * _STRIDE + _CELL
+        strip = level[first * _STRIDE : last_row]
+        parts.append(network.run({"pixels": _to_pixels(strip[None])}))
+    probability = np.concatenate([part["probability"][0] for part in parts], axis=0)
+    return probability, np.concatenate([part["offsets"][0] for part in parts], axis=1)
 
 
 def decode_proposals(
@@ -209,22 +233,19 @@ def _look(
     windows[:, 2:] = np.minimum(windows[:, 2:], picture.size)
     inside = (windows[:, 2:] > windows[:, :2]).all(axis=1)
     boxes, windows = boxes[inside], windows[inside]
-    parts = []
-    for start in range(0, max(len(windows), 1), _BATCH):
-        crops = [
-            picture.resize((left, top, right, bottom), (side, side))
-            for left, top, right, bottom in windows[start : start + _BATCH].tolist()
-        ]
-        parts.append(network.run({"pixels": _to_pixels(crops, side)}))
+    crops = np.empty((len(windows), side, side, 3), np.uint8)
+    for crop, (left, top, right, bottom) in zip(crops, windows.tolist(), strict=True):
+        crop[:] = np.asarray(picture.resize((left, top, right, bottom), (side, side)))
+    parts = [
+        network.run({"pixels": _to_pixels(crops[start : start + _BATCH])})
+        for start in range(0, max(len(crops), 1), _BATCH)  # once even for none, for the shapes
+    ]
     return boxes, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
-def _to_pixels(pictures: list[Image.Image], side: int = 0) -> _Array:
-    """Stack pictures to network input (N, 3, H, W), scaled to -1 to 1."""
-    if not pictures:
-        return np.empty((0, 3, side, side), np.float32)
-    stacked = np.stack([np.asarray(picture) for picture in pictures])
-    pixels = stacked.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+def _to_pixels(pictures: NDArray[np.uint8]) -> _Array:
+    """Turn pictures (N, H, W, 3) into network input (N, 3, H, W), scaled to -1 to 1."""
+    pixels = pictures.transpose(0, 3, 1, 2).astype(np.float32, order="C")
     pixels -= np.float32(127.5)
     pixels *= np.float32(1 / 128)
     return pixels

@@ -96,11 +96,10 @@ class Tracker:
             sightings: its faces; all of the same position and time.
         """
         thumbnail = _thumbnail(image, 16)
-        if self._last_frame is not None:
-            if float(np.abs(thumbnail - self._last_frame).mean()) > CUT:
-                self.num_cuts += 1
-                self._closed += self._open
-                self._open = []
+        if self._last_frame is not None and np.abs(thumbnail - self._last_frame).mean() > CUT:
+            self.num_cuts += 1
+            self._closed += self._open
+            self._open = []
         self._last_frame = thumbnail
         if sightings:
             self._close_stale(sightings[0].position, sightings[0].time)
@@ -145,7 +144,7 @@ def _distance(a: Sighting, b: Sighting) -> float | None:
 
 
 def _centre(face: Face) -> NDArray[np.float32]:
-    return (face.box[:2] + face.box[2:]) / 2
+    return np.asarray((face.box[:2] + face.box[2:]) / 2, dtype=np.float32)
 
 
 def keep_people(tracks: list[FaceTrack], num_frames: int) -> tuple[list[FaceTrack], Counter[str]]:

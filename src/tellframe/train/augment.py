@@ -6,7 +6,7 @@ Every function is pure: arrays and a random generator in, arrays out. Pictures a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from tellframe.faces.align import similarity_transform
 
 Image = NDArray[np.uint8]
 Points = NDArray[np.float32]
+P = TypeVar("P", np.uint8, np.float32)
 
 # Outline of a face in units of the square around its five landmarks (eyes at y = 0, mouth at
 # y = 1; x in the same unit from the middle): brows, temples, cheeks, jaw and chin, drawn by hand.
@@ -27,9 +28,7 @@ HULL: Final = np.array(
 EYES: Final = np.array(
     [[-0.95, -0.45], [0.95, -0.45], [0.95, 0.25], [-0.95, 0.25]], dtype=np.float32
 )
-NOSE: Final = np.array(
-    [[-0.15, 0.0], [0.15, 0.0], [0.42, 0.75], [-0.42, 0.75]], dtype=np.float32
-)
+NOSE: Final = np.array([[-0.15, 0.0], [0.15, 0.0], [0.42, 0.75], [-0.42, 0.75]], dtype=np.float32)
 MOUTH: Final = np.array(
     [[-0.65, 0.70], [0.65, 0.70], [0.55, 1.40], [0.0, 1.65], [-0.55, 1.40]], dtype=np.float32
 )
@@ -71,7 +70,8 @@ def place(shape: Points, landmarks: Points) -> Points:
     # shrinks with it: so the two axes are scaled apart.
     across = right / max(float(np.linalg.norm(right)), 1e-6)
     width = max(float(np.linalg.norm(right)) / 2 * 0.98, 0.6 * float(np.linalg.norm(down)))
-    return (eyes + shape[:, :1] * across * width + shape[:, 1:] * down).astype(np.float32)
+    placed: Points = (eyes + shape[:, :1] * across * width + shape[:, 1:] * down).astype(np.float32)
+    return placed
 
 
 def soft_mask(outline: Points, side: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -85,13 +85,23 @@ def soft_mask(outline: Points, side: int, rng: np.random.Generator) -> NDArray[n
     bent = (bent - bent.mean(axis=0)) * rng.uniform(0.8, 1.08) + bent.mean(axis=0)
     mask = np.zeros((side, side), dtype=np.float32)
     cv2.fillPoly(mask, [cv2.convexHull(bent.astype(np.int32))], 1.0)
-    return np.asarray(_blur(mask, span * rng.uniform(0.01, 0.09)))[..., None]
+    return _blur(mask, span * rng.uniform(0.01, 0.09))[..., None]
 
 
-def _blur(image: NDArray[np.generic], sigma: float) -> NDArray[np.generic]:
+def _blur(image: NDArray[P], sigma: float) -> NDArray[P]:
+    """Blur; a sigma below 0.3 pixels would change nothing."""
     if sigma < 0.3:
         return image
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma))  # type: ignore[call-overload]
+    return _array(cv2.GaussianBlur(image, (0, 0), sigma), image.dtype)
+
+
+def _array(image: Any, dtype: np.dtype[P]) -> NDArray[P]:
+    """Give OpenCV's result the type that it has."""
+    return np.asarray(image, dtype=dtype)
+
+
+def _picture(image: Any) -> Image:
+    return np.asarray(image, dtype=np.uint8)
 
 
 def blend(background: Image, foreground: Image, mask: NDArray[np.float32]) -> Image:
@@ -104,9 +114,7 @@ def part_blend(sample: Sample, rng: np.random.Generator) -> Sample:
     """Put a part of the fake into its own real, 40 to 100 % strong."""
     outline = place(PARTS[rng.integers(len(PARTS))], sample.landmarks)
     mask = soft_mask(outline, len(sample.real), rng) * np.float32(rng.uniform(0.4, 1.0))
-    return Sample(
-        sample.real, blend(sample.real, sample.fake, mask), sample.box, sample.landmarks
-    )
+    return Sample(sample.real, blend(sample.real, sample.fake, mask), sample.box, sample.landmarks)
 
 
 def self_blend(sample: Sample, rng: np.random.Generator) -> Sample:
@@ -122,10 +130,9 @@ def self_blend(sample: Sample, rng: np.random.Generator) -> Sample:
     matrix = cv2.getRotationMatrix2D(
         (side / 2, side / 2), rng.uniform(-3, 3), rng.uniform(0.95, 1.05)
     )
-    matrix[:, 2] += rng.uniform(-0.03, 0.03, 2) * face
-    source = np.asarray(
-        cv2.warpAffine(source, matrix, (side, side), borderMode=cv2.BORDER_REFLECT)
-    )
+    warp = np.asarray(matrix, dtype=np.float64)
+    warp[:, 2] += rng.uniform(-0.03, 0.03, 2) * face
+    source = _picture(cv2.warpAffine(source, warp, (side, side), borderMode=cv2.BORDER_REFLECT))
     return _blend_face(sample, real, source, target, rng)
 
 
@@ -136,7 +143,7 @@ def swap_blend(sample: Sample, other: Sample, rng: np.random.Generator) -> Sampl
     """
     side = len(sample.real)
     matrix = similarity_transform(other.landmarks, sample.landmarks)
-    source = np.asarray(
+    source = _picture(
         cv2.warpAffine(
             other.real, matrix, (side, side), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT
         )
@@ -159,28 +166,27 @@ def _blend_face(
     return Sample(real, blend(target, source, mask * strength), sample.box, sample.landmarks)
 
 
-def match_colour(
-    source: Image, target: Image, inside: NDArray[np.bool_], strength: float
-) -> Image:
+def match_colour(source: Image, target: Image, inside: NDArray[np.bool_], strength: float) -> Image:
     """Move mean and spread of each channel towards the target's (Reinhard et al. 2001, in RGB)."""
     a, b = source[inside].astype(np.float32), target[inside].astype(np.float32)
     gain = np.clip((b.std(axis=0) + 1) / (a.std(axis=0) + 1), 0.5, 2)
     matched = (source - a.mean(axis=0)) * gain + b.mean(axis=0)
-    return np.clip(source * (1 - strength) + matched * strength, 0, 255).astype(np.uint8)
+    mixed = source * (1 - strength) + matched * strength
+    return np.asarray(np.clip(mixed, 0, 255), dtype=np.uint8)
 
 
 def alter(image: Image, rng: np.random.Generator) -> Image:
     """Change colour, then sharpness or resolution, of one picture of a pair."""
     gain = 1 + rng.uniform(-0.12, 0.12) + rng.uniform(-0.05, 0.05, 3)
-    out = image * gain + rng.uniform(-12, 12) + rng.uniform(-6, 6, 3)
-    out = np.clip(out, 0, 255).astype(np.uint8)
+    changed = image * gain + rng.uniform(-12, 12) + rng.uniform(-6, 6, 3)
+    out = np.clip(changed, 0, 255).astype(np.uint8)
     choice = rng.integers(3)
     if choice == 0:
         return rescale(out, float(rng.uniform(0.35, 0.9)))
     if choice == 1:
         soft = cv2.GaussianBlur(out, (0, 0), 1.0)
-        return np.asarray(cv2.addWeighted(out, 1.5, soft, -0.5, 0))
-    return np.asarray(_blur(out, float(rng.uniform(0.3, 1.5))), dtype=np.uint8)
+        return _picture(cv2.addWeighted(out, 1.5, soft, -0.5, 0))
+    return _blur(out, float(rng.uniform(0.3, 1.5)))
 
 
 def rescale(image: Image, factor: float) -> Image:
@@ -190,7 +196,7 @@ def rescale(image: Image, factor: float) -> Image:
     if small >= side:
         return image
     shrunk = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.resize(shrunk, (side, side), interpolation=cv2.INTER_CUBIC))
+    return _picture(cv2.resize(shrunk, (side, side), interpolation=cv2.INTER_CUBIC))
 
 
 def cut(
@@ -220,23 +226,23 @@ def cut(
         smooth = [cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC][rng.integers(3)]
     # Shrink by area first, so that the rotation below need not antialias.
     shrink = min(1.0, size / side)
-    matrix = cv2.getRotationMatrix2D((float(centre[0]), float(centre[1])), angle, 1.0)
+    matrix = np.asarray(
+        cv2.getRotationMatrix2D((float(centre[0]), float(centre[1])), angle, 1.0), np.float64
+    )
     scale = size / side
     matrix[:, 2] += side / 2 - centre
     pictures = []
     for picture in (sample.real, sample.fake):
         if shrink < 1:
             full = (round(picture.shape[1] * shrink), round(picture.shape[0] * shrink))
-            picture = np.asarray(cv2.resize(picture, full, interpolation=cv2.INTER_AREA))
+            picture = _picture(cv2.resize(picture, full, interpolation=cv2.INTER_AREA))
         ratio = scale / shrink
         warp = matrix.copy()
         warp[:, :2] *= ratio
         warp[:, 2] *= scale
         flags = smooth if smooth != cv2.INTER_AREA else cv2.INTER_LINEAR
-        out = np.asarray(
-            cv2.warpAffine(
-                picture, warp, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT
-            )
+        out = _picture(
+            cv2.warpAffine(picture, warp, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT)
         )
         pictures.append(out[:, ::-1] if mirror else out)
     return pictures[0], pictures[1]
@@ -255,7 +261,7 @@ def degrade(pictures: list[Image], rng: np.random.Generator) -> list[Image]:
         pictures = [rescale(p, factor) for p in pictures]
     if rng.random() < 0.25:
         sigma = float(rng.uniform(0.3, 1.6))
-        pictures = [np.asarray(_blur(p, sigma), dtype=np.uint8) for p in pictures]
+        pictures = [_blur(p, sigma) for p in pictures]
     if rng.random() < 0.3:
         sigma = float(rng.uniform(1, 7))
         pictures = [
@@ -285,7 +291,7 @@ def _relight(pictures: list[Image], rng: np.random.Generator) -> list[Image]:
 
 def _jpeg(image: Image, quality: int) -> Image:
     _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), dtype=np.uint8)
+    return _picture(cv2.imdecode(data, cv2.IMREAD_COLOR))
 
 
 def difference_target(real: Image, fake: Image, cells: int) -> NDArray[np.float32]:

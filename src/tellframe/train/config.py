@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from tellframe.config import build, load_toml
 from tellframe.errors import ConfigError
 from tellframe.recipe import Recipe
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class DataConfig:
     """Where the training data is; paths are relative to the working directory."""
 
     labels: str = ""
-    """labels.csv of a set of videos with columns path, label, source, method, group, pair, split."""
+    """CSV of videos with the columns path, label, source, method, group, pair and split."""
     stills: tuple[str, ...] = ()
     """Zips of single face crops with a labels.csv: file, label, original."""
     portraits: tuple[str, ...] = ()
@@ -95,7 +93,7 @@ class OptimConfig:
 class TrainConfig:
     """Everything that makes a model, besides the data itself."""
 
-    name: str = "frame_lite0"
+    name: str = "unnamed"
     recipe: Recipe = field(default_factory=Recipe)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -107,76 +105,37 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
 
-SECTIONS = {"model": ModelConfig, "data": DataConfig, "batch": BatchConfig, "optim": OptimConfig}
-
-
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a TOML file into a configuration.
 
     Args:
         path: the file.
-        overrides: "section.key=value" each, the value in TOML syntax (or a bare word).
+        overrides: "table.key=value" each, the value in TOML syntax, or a bare word.
 
     Raises:
         ConfigError: the file cannot be read, a key is unknown or a value has the wrong type.
     """
-    try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    for override in overrides:
-        _apply(values, override)
-    return config_from_dict(values)
+    return config_from_dict(load_toml(path, overrides))
 
 
 def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
     """Build a configuration from nested tables.
 
     Raises:
-        ConfigError: as for `load_config`.
+        ConfigError: a key is unknown or a value has the wrong type.
     """
-    values = dict(values)
-    sections: dict[str, Any] = {
-        name: _build(cls, values.pop(name, {}), f"[{name}]") for name, cls in SECTIONS.items()
+    tables = {
+        "recipe": Recipe,
+        "model": ModelConfig,
+        "data": DataConfig,
+        "batch": BatchConfig,
+        "optim": OptimConfig,
     }
-    recipe = Recipe.from_dict(values.pop("recipe", {}))
-    top = _build(TrainConfig, values, "top level", skip={*SECTIONS, "recipe"})
-    return dataclasses.replace(top, recipe=recipe, **sections)
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    """Set one dotted key in nested tables."""
-    key, equals, text = override.partition("=")
-    if not equals:
-        raise ConfigError(f"--set {override}: expected section.key=value")
-    try:
-        value = tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *tables, last = key.strip().split(".")
-    for table in tables:
-        values = values.setdefault(table, {})
-    values[last] = value
-
-
-def _build(
-    cls: type[T], values: Mapping[str, Any], where: str, skip: set[str] | None = None
-) -> T:
-    """Build one dataclass from a table; check names and types."""
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in (skip or ())}  # type: ignore[arg-type]
-    given: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in fields:
-            nearest = difflib.get_close_matches(key, [*fields, *(skip or ())], 1, 0.0)
-            raise ConfigError(f"{where}: unknown key {key!r}; did you mean {nearest[0]!r}?")
-        default = fields[key].default
-        value = tuple(value) if isinstance(value, list) else value
-        wanted = type(default)
-        if wanted is float and type(value) is int:
-            value = float(value)
-        if type(value) is not wanted:
-            raise ConfigError(
-                f"{where}: {key} = {value!r} must be {wanted.__name__}, such as {default!r}"
-            )
-        given[key] = value
-    return cls(**given)
+    for key in values:
+        if key not in tables and key != "name":
+            nearest = difflib.get_close_matches(key, [*tables, "name"], 1, 0.0)
+            raise ConfigError(f"unknown table {key!r}; did you mean {nearest[0]!r}?")
+    built: dict[str, Any] = {
+        name: build(cls, values.get(name, {}), f"[{name}]") for name, cls in tables.items()
+    }
+    return TrainConfig(name=str(values.get("name", "unnamed")), **built)

@@ -110,9 +110,7 @@ def load_data(config: DataConfig, recipe: Recipe) -> tuple[TrainingData, Trainin
     scenes = list(_video_scenes(config, recipe, detector)) if config.labels else []
     sides: list[TrainingData] = []
     stills = [s for z in config.stills for s in _still_scenes(Path(z), config, recipe, detector)]
-    portraits = [
-        p for d in config.portraits for p in _portraits(Path(d), config, recipe, detector)
-    ]
+    portraits = [p for d in config.portraits for p in _portraits(Path(d), config, recipe, detector)]
     for validation in (False, True):
         videos = [s for s in scenes if held_out(s.group, config.validation) is validation]
         sides.append(
@@ -169,9 +167,7 @@ def _video_scenes(
                 )
 
 
-def _cache_key(
-    name: str, rows: list[dict[str, str]], config: DataConfig, recipe: Recipe
-) -> str:
+def _cache_key(name: str, rows: list[dict[str, str]], config: DataConfig, recipe: Recipe) -> str:
     """Name a cached scene by all that decides its content."""
     parts = {
         "rows": [r["path"] for r in rows],
@@ -313,7 +309,11 @@ def _portraits(
 
 
 def _face_cache(
-    path: Path, pictures: dict[str, bytes], config: DataConfig, recipe: Recipe, detector: FaceDetector
+    path: Path,
+    pictures: dict[str, bytes],
+    config: DataConfig,
+    recipe: Recipe,
+    detector: FaceDetector,
 ) -> dict[str, tuple[Points, Points]]:
     """Find the largest face of each picture once; return {name: (box, landmarks)}."""
     key = _cache_key(path.stem, [{"path": n} for n in sorted(pictures)], config, recipe)
@@ -329,6 +329,4 @@ def _face_cache(
         )
     with np.load(cached) as arrays:
         names: Iterable[str] = arrays["names"].tolist()
-        return dict(
-            zip(names, zip(arrays["boxes"], arrays["landmarks"], strict=True), strict=True)
-        )
+        return dict(zip(names, zip(arrays["boxes"], arrays["landmarks"], strict=True), strict=True))

@@ -93,5 +93,3 @@ def parity(
         expected = model.eval()(torch.from_numpy(crops))[0].numpy()
     found = Session(graph).run({"crops": crops})["logit"]
     return float(np.abs(expected - found).max()), tuple(float(v) for v in found)
-
-

