@@ -383,13 +383,19 @@ def _add_evaluate(verbs: Any) -> None:
     )
     _add_label_options(parser)
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="also write files here")
+    parser.add_argument(
+        "--stills", type=Path, metavar="ZIP", help="also measure a zip of face crops"
+    )
 
 
 def _run_evaluate(options: argparse.Namespace) -> int:
-    from tellframe.evaluate import markdown, tables
+    from tellframe.evaluate import markdown, score_stills, summarise, tables
 
     detector, rows = _score_labels(options)
     figures = tables(rows)
+    if options.stills:
+        stills = list(score_stills(detector, options.stills))
+        figures[stills[0].source] = summarise(stills)
     table = markdown(figures)
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
+import io
 import math
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tellframe.detector import Detector
 from tellframe.errors import ConfigError, MediaError, UsageError
@@ -87,6 +90,43 @@ def score_rows(detector: Detector, rows: Sequence[Row], root: Path) -> Iterator[
             yield dataclasses.replace(row, reasons=("unreadable",))
             continue
         yield _scored(row, verdict, detector.bundle.calibration)
+
+
+def score_stills(detector: Detector, path: Path) -> Iterator[Row]:
+    """Score single face crops; yields one row a crop.
+
+    Args:
+        detector: its network sees each crop whole, resized to the recipe's size.
+        path: a zip of crops with a labels.csv: file, label, original. An original and its fakes
+            are one group and one pair.
+
+    Raises:
+        ConfigError: the zip cannot be read as such.
+    """
+    size = detector.recipe.crop_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            with archive.open("labels.csv") as raw:
+                records = list(csv.DictReader(io.TextIOWrapper(raw, encoding="utf-8")))
+            for record in records:
+                with archive.open(record["file"]) as file:
+                    picture = Image.open(file).convert("RGB").resize((size, size))
+                logit = float(detector.score(np.asarray(picture)[None])[0][0])
+                probability = float(detector.bundle.calibration.probability(logit))
+                yield Row(
+                    path=record["file"],
+                    fake=record["label"] == "FAKE",
+                    source=f"{path.stem} (single crops)",
+                    method="",
+                    group=record["original"],
+                    pair=record["original"],
+                    logit=logit,
+                    probability=probability,
+                    label=detector.bundle.decision.label(probability),
+                    people=1,
+                )
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path}: cannot be read as a zip of crops ({error})") from error
 
 
 def _scored(row: Row, verdict: Verdict, calibration: Calibration) -> Row:

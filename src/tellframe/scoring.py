@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,14 +49,11 @@ class Decision:
     min_face_size: float = 48.0
     """Smaller faces (median of the longer box side, pixels) give INCONCLUSIVE."""
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build from JSON values."""
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return asdict(self)
+    def label(self, probability: float) -> Label:
+        """Return the verdict on a calibrated probability, all else being well."""
+        if probability >= self.fake_from:
+            return Label.FAKE
+        return Label.REAL if probability <= self.real_to else Label.INCONCLUSIVE
 
 
 def pool_frames(logits: NDArray[np.floating]) -> float:
@@ -113,16 +109,15 @@ def judge_person(
 def _decide_person(
     clip: Clip, probability: float, decision: Decision
 ) -> tuple[Label, tuple[Reason, ...]]:
+    label = decision.label(probability)
     reasons = []
     if clip.num_valid < decision.min_frames:
         reasons.append(Reason.TOO_FEW_FRAMES)
     if clip.face_size < decision.min_face_size:
         reasons.append(Reason.TOO_SMALL)
-    if not reasons and decision.real_to < probability < decision.fake_from:
+    if not reasons and label is Label.INCONCLUSIVE:
         reasons.append(Reason.UNCERTAIN)
-    if reasons:
-        return Label.INCONCLUSIVE, tuple(reasons)
-    return (Label.FAKE if probability >= decision.fake_from else Label.REAL), ()
+    return (Label.INCONCLUSIVE if reasons else label), tuple(reasons)
 
 
 def judge_video(

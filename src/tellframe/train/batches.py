@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from tellframe.errors import ConfigError
 from tellframe.recipe import Recipe
 from tellframe.train.augment import (
     Image,
@@ -39,7 +40,11 @@ class Batch:
 
 
 class PairBatches(Dataset[Batch]):
-    """Item `step` is the batch of that step."""
+    """Item `step` is the batch of that step.
+
+    Raises:
+        ConfigError: the data has nothing that the batch asks for.
+    """
 
     def __init__(
         self, data: TrainingData, batch: BatchConfig, recipe: Recipe, cells: int, seed: int
@@ -51,6 +56,10 @@ class PairBatches(Dataset[Batch]):
             for k, method in enumerate(scene.methods):
                 if scene.swapped[k].any():
                     self.by_method[method].append((scene, k))
+        if batch.num_pairs > batch.self_blends and not (self.by_method or data.stills):
+            raise ConfigError("no pair of a real and a fake to train on; set [data] labels, stills")
+        if not (self.by_method or data.reals or data.stills or data.portraits):
+            raise ConfigError("no face to train on; set [data] labels, stills or portraits")
         # A method with four times the scenes is drawn twice as often.
         sizes = np.sqrt([len({id(s) for s, _ in v}) for v in self.by_method.values()])
         self.method_share = sizes / sizes.sum() if len(sizes) else sizes
@@ -95,14 +104,16 @@ class PairBatches(Dataset[Batch]):
         return scene.sample(int(rng.integers(len(scene.fakes))))
 
     def _real(self, rng: np.random.Generator) -> Sample:
-        """Draw a real face: videos, stills and portraits alike."""
+        """Draw a real face: videos, stills and portraits alike, or from what there is of them."""
         scenes = self.data.videos + self.data.reals
+        pictures = self.data.stills or self.data.portraits
         choice = rng.random()
-        if choice < 0.4 and scenes:
+        if scenes and (choice < 0.4 or not pictures):
             scene = scenes[rng.integers(len(scenes))]
             return scene.sample(int(rng.integers(len(scene.real))), None)
-        pool = self.data.portraits if choice < 0.6 and self.data.portraits else self.data.stills
-        return pool[rng.integers(len(pool))].sample(None)
+        if choice < 0.6 and self.data.portraits:
+            pictures = self.data.portraits
+        return pictures[rng.integers(len(pictures))].sample(None)
 
     def _blend(self, rng: np.random.Generator) -> Sample:
         sample = self._real(rng)

@@ -135,6 +135,8 @@ def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
         if key not in tables and key != "name":
             nearest = difflib.get_close_matches(key, [*tables, "name"], 1, 0.0)
             raise ConfigError(f"unknown table {key!r}; did you mean {nearest[0]!r}?")
+        if key in tables and not isinstance(values[key], Mapping):
+            raise ConfigError(f"[{key}] must be a table, not {values[key]!r}")
     built: dict[str, Any] = {
         name: build(cls, values.get(name, {}), f"[{name}]") for name, cls in tables.items()
     }

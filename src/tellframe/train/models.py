@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import zipfile
 from pathlib import Path
@@ -26,6 +27,12 @@ class FrameClassifier(nn.Module):
 
     def __init__(self, config: ModelConfig, recipe: Recipe) -> None:
         super().__init__()
+        if ":" not in config.backbone and not timm.is_model(config.backbone):
+            nearest = difflib.get_close_matches(config.backbone, timm.list_models(), 1, 0.0)
+            raise ConfigError(
+                f"[model] backbone = {config.backbone!r}: timm knows no such model; "
+                f"did you mean {nearest[0]!r}?"
+            )
         self.backbone = timm.create_model(config.backbone, num_classes=0, global_pool="")
         if config.pretrained == "timm":
             self.backbone = timm.create_model(
@@ -34,7 +41,7 @@ class FrameClassifier(nn.Module):
         elif config.pretrained:
             _load_in_order(self.backbone, config.pretrained)
         self.dropout = nn.Dropout(config.dropout)
-        width = int(self.backbone.num_features)  # type: ignore[arg-type]
+        width = _num_channels(self.backbone, config.backbone, recipe.crop_size)
         self.head = nn.Linear(width, 1)
         self.difference = nn.Conv2d(width, 1, 1)
         self.register_buffer("mean", torch.tensor(recipe.mean).view(1, 3, 1, 1) * 255)
@@ -64,6 +71,23 @@ class FrameClassifier(nn.Module):
         features = self.features(crops)
         pooled = self.dropout(features.mean(dim=(2, 3)))
         return self.head(pooled)[:, 0], self.difference(features)[:, 0]
+
+
+@torch.no_grad()
+def _num_channels(backbone: nn.Module, name: str, size: int) -> int:
+    """Return the width of the feature map; timm's `num_features` is another one at times.
+
+    Raises:
+        ConfigError: the backbone gives no map of shape (N, C, h, w).
+    """
+    features = backbone.eval()(torch.zeros(1, 3, size, size))
+    backbone.train()
+    if features.ndim != 4 or features.shape[2] != features.shape[3]:
+        raise ConfigError(
+            f"[model] backbone = {name!r}: gives {tuple(features.shape)}, not a feature map of "
+            "shape (N, C, h, w); choose a convolutional network"
+        )
+    return int(features.shape[1])
 
 
 def _load_in_order(backbone: nn.Module, path: str) -> None:

@@ -1,0 +1,140 @@
+"""Bundles: what is incomplete, altered or foreign is refused."""
+
+import dataclasses
+import http.server
+import json
+import shutil
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+
+from tellframe.bundle import (
+    SHIPPED,
+    golden_crops,
+    load_bundle,
+    shipped_bundles,
+    write_bundle,
+)
+from tellframe.errors import BundleError, DownloadError
+
+NAME = "frame_lite0"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a copy of the shipped bundle."""
+    return shutil.copytree(SHIPPED / NAME, tmp_path / "copy")
+
+
+def change(folder, **values):
+    path = folder / "bundle.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_the_default_is_shipped_and_small():
+    assert NAME in shipped_bundles()
+    assert load_bundle() == load_bundle(NAME)
+    assert sum(p.stat().st_size for p in (SHIPPED / NAME).iterdir()) <= 20e6
+
+
+def test_a_folder_loads_and_writes_back(folder):
+    bundle = load_bundle(folder)
+    changed = dataclasses.replace(bundle, version="9")
+    write_bundle(changed, folder)
+    assert load_bundle(folder) == changed
+
+
+def test_an_altered_graph_is_refused(folder):
+    graph = folder / "model.onnx"
+    data = bytearray(graph.read_bytes())
+    data[len(data) // 2] ^= 1
+    graph.write_bytes(data)
+    with pytest.raises(BundleError, match="SHA-256 differs"):
+        load_bundle(folder)
+
+
+def test_a_missing_graph_is_refused(folder):
+    (folder / "model.onnx").unlink()
+    with pytest.raises(BundleError, match="missing"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"format": 99}, "bundle format 99"),
+        ({"recipe": {"margin": 0.3}}, "recipe was altered"),
+        ({"recipe": {"margn": 0.3}}, "did you mean 'margin'"),
+        ({"calibration": {"slop": 1}}, "not a readable bundle"),
+        ({"decision": None}, "not a readable bundle"),
+    ],
+)
+def test_an_altered_description_is_refused(folder, values, message):
+    change(folder, **values)
+    with pytest.raises(BundleError, match=message):
+        load_bundle(folder)
+
+
+def test_a_broken_description_is_refused(folder):
+    (folder / "bundle.json").write_text("{")
+    with pytest.raises(BundleError, match="not a readable bundle"):
+        load_bundle(folder)
+
+
+def test_an_unknown_name_lists_the_shipped():
+    with pytest.raises(BundleError, match=f"no bundle.*{NAME}"):
+        load_bundle("no-such-bundle")
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Serve a copy of the shipped bundle as the hub would; yield the folder that is served."""
+    served = tmp_path / "hub" / "someone" / "detector" / "resolve" / "v1"
+    shutil.copytree(SHIPPED / NAME, served)
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path / "hub"))
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("TELLFRAME_CACHE", str(tmp_path / "cache"))
+    yield served
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_bundle_comes_from_the_hub_once(hub):
+    first = load_bundle("hf://someone/detector@v1")
+    assert first.sha256 == load_bundle(NAME).sha256
+    shutil.rmtree(hub)
+    assert load_bundle("hf://someone/detector@v1") == first
+
+
+def test_a_graph_that_is_not_the_described_one_is_refused(hub):
+    (hub / "model.onnx").write_bytes(b"something else")
+    with pytest.raises(DownloadError, match="pinned"):
+        load_bundle("hf://someone/detector@v1")
+
+
+@pytest.mark.parametrize("name", ["hf://someone", "hf://a/b/c", "hf://../secret"])
+def test_bad_hub_names_are_refused(name):
+    with pytest.raises(BundleError, match="expected hf://"):
+        load_bundle(name)
+
+
+def test_golden_crops_are_the_same_everywhere():
+    crops = golden_crops(32)
+    assert crops.shape == (4, 32, 32, 3)
+    assert crops.dtype == np.uint8
+    assert (crops == golden_crops(32)).all()
+    assert len({c.tobytes() for c in crops}) == 4
+    # By hand: picture 0, channel 0, at x = 2, y = 1: |(2 * 3 + 1 * 5) % 510 - 255| = 244.
+    assert crops[0, 1, 2, 0] == 244

@@ -1,0 +1,164 @@
+"""The command line as a person or a script meets it."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tellframe.cli import build_parser, exit_status, find_videos, run
+from tellframe.types import Label, Reason, Verdict
+
+VERBS = ("detect", "models", "doctor", "train", "export", "calibrate", "evaluate", "bench")
+
+
+@pytest.fixture
+def bad(tmp_path):
+    path = tmp_path / "bad.mp4"
+    path.write_text("no video")
+    return str(path)
+
+
+def verdict(label, error=None):
+    return Verdict("v", label, None, (Reason.UNREADABLE,) if error else (), (), error=error)
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_shows_an_example(verb, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        build_parser().parse_args([verb, "--help"] if verb else ["--help"])
+    assert stopped.value.code == 0
+    assert f"example: tellframe {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "fail_on_fake", "status"),
+    [
+        ([verdict(Label.REAL)], False, 0),
+        ([verdict(Label.FAKE)], False, 0),
+        ([verdict(Label.FAKE)], True, 10),
+        ([verdict(Label.INCONCLUSIVE)], True, 0),
+        ([verdict(Label.REAL), verdict(Label.INCONCLUSIVE, "bad")], True, 3),
+        ([verdict(Label.FAKE), verdict(Label.INCONCLUSIVE, "bad")], False, 3),
+        ([verdict(Label.FAKE), verdict(Label.INCONCLUSIVE, "bad")], True, 10),
+        ([verdict(Label.INCONCLUSIVE, "bad")], True, 4),
+    ],
+)
+def test_exit_status(verdicts, fail_on_fake, status):
+    assert exit_status(verdicts, fail_on_fake=fail_on_fake) == status
+
+
+def test_jsonl_has_one_row_for_every_input(samples, bad, tmp_path, capsys):
+    missing = str(tmp_path / "missing.mp4")
+    real = str(samples / "real.mp4")
+    assert run(["detect", real, bad, missing, "--jsonl", "--frames", "3"]) == 3
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["video"] for row in rows] == [real, bad, missing]
+    assert list(rows[0])[:5] == ["video", "label", "probability", "reasons", "people"]
+    assert list(rows[0]["people"][0])[:6] == [
+        "person",
+        "label",
+        "probability",
+        "start",
+        "end",
+        "frames",
+    ]
+    for row in rows[1:]:
+        assert (row["label"], row["probability"], row["reasons"]) == (
+            "INCONCLUSIVE",
+            None,
+            ["unreadable"],
+        )
+    assert "[1/3]" in err
+
+
+def test_all_outputs_at_once(samples, tmp_path, capsys):
+    page, table = tmp_path / "report.html", tmp_path / "verdicts.csv"
+    arguments = ["detect", str(samples), "--html", str(page), "--csv", str(table), "--json"]
+    assert run([*arguments, "--quiet", "--fail-on", "fake"]) == 10
+    out, err = capsys.readouterr()
+    rows = json.loads(out)
+    assert [row["label"] for row in rows] == ["FAKE", "REAL", "FAKE"]
+    assert page.read_text(encoding="utf-8").count("data:image/jpeg") >= 4
+    assert str(page) in err
+    with table.open(newline="", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 4
+
+
+def test_a_folder_of_reports(samples, tmp_path, capsys):
+    target = tmp_path / "reports"
+    assert run(["detect", str(samples), "--html", f"{target}/", "--frames", "3"]) == 0
+    assert "VERDICT" in capsys.readouterr().out
+    assert len(list(target.glob("*.html"))) == 4
+
+
+def test_nothing_analysed(bad, capsys):
+    assert run(["detect", bad]) == 4
+    assert "bad.mp4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["detect", "x.mp4", "--model", "nothing"], "no bundle"),
+        (["detect", "x.mp4", "--frames", "0"], "num_frames"),
+        (["detect", "x.mp4", "--threads", "-1"], "--threads"),
+        (["bench", "detect"], "give videos"),
+        (["calibrate", "labels.csv"], "--model"),
+        (["evaluate", "no-such.csv"], "no-such.csv"),
+    ],
+)
+def test_usage_errors(arguments, message, capsys):
+    assert run(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_unknown_options_are_usage_errors():
+    for arguments in (["detect"], ["detect", "x", "--json", "--jsonl"], ["fly"], []):
+        with pytest.raises(SystemExit) as stopped:
+            run(arguments)
+        assert stopped.value.code == 2
+
+
+def test_folders_are_searched(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "empty").mkdir()
+    for name in ("b.MP4", "a.mov", "notes.txt", "deep/c.webm"):
+        (tmp_path / name).touch()
+    found = find_videos([str(tmp_path), "given.xyz", str(tmp_path / "empty")])
+    assert found == [
+        *(str(tmp_path / n) for n in ("a.mov", "b.MP4", "deep/c.webm")),
+        "given.xyz",
+        str(tmp_path / "empty"),
+    ]
+
+
+def test_models_and_doctor(capsys):
+    assert run(["models"]) == 0
+    assert "frame_lite0" in capsys.readouterr().out
+    assert run(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "golden scores within" in out
+    assert "FFmpeg" in out
+
+
+def test_bench_prints_the_ratio(samples, capsys):
+    assert run(["bench", "detect", str(samples / "real.mp4"), "--rounds", "1"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    seconds = result["seconds"]
+    ratio = seconds["detect"]["median"] / seconds["bare_decode"]["median"]
+    assert result["detect_to_bare_decode"] == pytest.approx(ratio, rel=0.05)
+
+
+def test_a_closed_pipe_is_no_error(samples):
+    command = f"'{sys.executable}' -m tellframe detect '{samples}' --jsonl --frames 2 --quiet"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | head -c 1"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

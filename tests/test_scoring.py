@@ -1,0 +1,144 @@
+"""Pooling, calibration and the rule."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tellframe.scoring import (
+    Calibration,
+    Decision,
+    fit_calibration,
+    judge_person,
+    judge_video,
+    pool_frames,
+)
+from tellframe.types import Clip, FaceVerdict, Label, Reason
+
+DECISION = Decision(fake_from=0.6, real_to=0.4, min_frames=3, min_face_size=40)
+
+
+def clip(num_valid=10, size=100.0, num_frames=10, person=1):
+    valid = np.arange(num_frames) < num_valid
+    boxes = np.where(valid[:, None], np.array([0, 0, size * 0.8, size]), 0).astype(np.float32)
+    return Clip(
+        person=person,
+        pixels=np.zeros((num_frames, 4, 4, 3), np.uint8),
+        times=np.arange(num_frames, dtype=np.float64),
+        valid=valid,
+        boxes=boxes,
+        confidence=valid.astype(np.float32),
+        recipe_digest="x",
+    )
+
+
+def person(label, probability, *reasons, number=1):
+    return FaceVerdict(number, label, probability, 0.0, 1.0, 10, tuple(reasons))
+
+
+@pytest.mark.parametrize(
+    ("num_valid", "size", "logit", "label", "reasons"),
+    [
+        (10, 100, 3.0, Label.FAKE, ()),
+        (10, 100, -3.0, Label.REAL, ()),
+        (10, 100, 0.0, Label.INCONCLUSIVE, (Reason.UNCERTAIN,)),
+        (2, 100, 3.0, Label.INCONCLUSIVE, (Reason.TOO_FEW_FRAMES,)),
+        (3, 100, 3.0, Label.FAKE, ()),
+        (10, 39, 3.0, Label.INCONCLUSIVE, (Reason.TOO_SMALL,)),
+        (1, 39, 0.0, Label.INCONCLUSIVE, (Reason.TOO_FEW_FRAMES, Reason.TOO_SMALL)),
+    ],
+)
+def test_person(num_valid, size, logit, label, reasons):
+    verdict = judge_person(
+        clip(num_valid, size), np.full(num_valid, logit), None, Calibration(), DECISION
+    )
+    assert (verdict.label, verdict.reasons) == (label, reasons)
+    assert verdict.probability == pytest.approx(1 / (1 + math.exp(-logit)))
+    assert (verdict.frames, verdict.start, verdict.end) == (num_valid, 0.0, num_valid - 1.0)
+    assert len(verdict.moments) == num_valid
+    assert verdict.evidence is None
+
+
+def test_a_person_without_a_frame_is_inconclusive():
+    verdict = judge_person(clip(0), np.zeros(0), None, Calibration(), DECISION)
+    assert verdict.label is Label.INCONCLUSIVE
+    assert verdict.probability is None
+
+
+def test_evidence_belongs_to_the_moments():
+    heat = np.arange(4 * 3 * 3, dtype=np.float32).reshape(4, 3, 3)
+    verdict = judge_person(clip(4), np.arange(4.0), heat, Calibration(), DECISION)
+    assert len(verdict.evidence.crops) == len(verdict.evidence.heat) == len(verdict.moments) == 4
+
+
+FAKE = (Label.FAKE, 0.9)
+REAL = (Label.REAL, 0.1)
+UNSURE = (Label.INCONCLUSIVE, 0.5, Reason.UNCERTAIN)
+SMALL = (Label.INCONCLUSIVE, 0.95, Reason.TOO_SMALL)
+BRIEF = (Label.INCONCLUSIVE, 0.2, Reason.TOO_FEW_FRAMES)
+
+
+@pytest.mark.parametrize(
+    ("people", "label", "probability", "reasons"),
+    [
+        ([], Label.INCONCLUSIVE, None, (Reason.NO_FACE,)),
+        ([REAL], Label.REAL, 0.1, ()),
+        ([FAKE], Label.FAKE, 0.9, ()),
+        # One fake face among three, wherever it stands, makes the video fake.
+        ([FAKE, REAL, REAL], Label.FAKE, 0.9, ()),
+        ([REAL, FAKE, REAL], Label.FAKE, 0.9, ()),
+        ([REAL, REAL, FAKE], Label.FAKE, 0.9, ()),
+        ([REAL, UNSURE], Label.INCONCLUSIVE, 0.5, (Reason.UNCERTAIN,)),
+        ([FAKE, UNSURE], Label.FAKE, 0.9, ()),
+        # Who cannot be judged is named, and neither convicts nor acquits the video.
+        ([REAL, SMALL], Label.REAL, 0.1, (Reason.PERSON_NOT_JUDGED,)),
+        ([FAKE, SMALL], Label.FAKE, 0.9, (Reason.PERSON_NOT_JUDGED,)),
+        ([SMALL], Label.INCONCLUSIVE, 0.95, (Reason.TOO_SMALL,)),
+        ([BRIEF, SMALL], Label.INCONCLUSIVE, 0.95, (Reason.TOO_FEW_FRAMES, Reason.TOO_SMALL)),
+    ],
+)
+def test_any_person_rule(people, label, probability, reasons):
+    verdicts = [person(*p, number=n) for n, p in enumerate(people, 1)]
+    assert judge_video(verdicts) == (label, probability, reasons)
+    with_partial = judge_video(verdicts, partial=True)
+    assert with_partial == (label, probability, (*reasons, Reason.PARTIAL))
+
+
+@given(st.permutations([FAKE, REAL, REAL, UNSURE, SMALL]))
+def test_the_order_of_people_never_matters(people):
+    assert judge_video([person(*p) for p in people])[:2] == (Label.FAKE, 0.9)
+
+
+def test_pooling_is_the_mean_over_frames():
+    assert pool_frames(np.array([1.0, 2.0, 6.0])) == pytest.approx(3.0)
+
+
+@given(st.floats(-20, 20), st.floats(0.2, 3), st.floats(-2, 2))
+def test_logit_inverts_probability(logit, slope, intercept):
+    calibration = Calibration(slope, intercept)
+    probability = float(calibration.probability(logit))
+    if 1e-9 < probability < 1 - 1e-9:
+        assert calibration.logit(probability) == pytest.approx(logit, abs=1e-4)
+
+
+def test_calibration_recovers_what_made_the_labels():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, 20_000)
+    labels = (rng.random(20_000) < 1 / (1 + np.exp(-(0.5 * logits)))).astype(int)
+    fitted = fit_calibration(logits, labels, "made data")
+    assert fitted.slope == pytest.approx(0.5, abs=0.03)
+    assert fitted.intercept == pytest.approx(0.0, abs=0.05)
+
+
+def test_calibration_is_balanced_and_finite():
+    # Ninety fakes, ten reals, told apart without error.
+    logits = np.concatenate([np.full(90, 2.0), np.full(10, -2.0)])
+    labels = np.repeat([1, 0], [90, 10])
+    fitted = fit_calibration(logits, labels, "made data")
+    assert math.isfinite(fitted.slope)
+    assert 0.9 < float(fitted.probability(2.0)) < 1
+    assert 0 < float(fitted.probability(-2.0)) < 0.1
+    with pytest.raises(ValueError, match="real and fake"):
+        fit_calibration(logits[:90], labels[:90], "made data")
