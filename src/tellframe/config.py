@@ -76,5 +76,7 @@ def load_toml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         table = values
         for name in tables:
             table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"override {override!r}: {name!r} is a value, not a table")
         table[last] = value
     return values

@@ -92,41 +92,60 @@ def score_rows(detector: Detector, rows: Sequence[Row], root: Path) -> Iterator[
         yield _scored(row, verdict, detector.bundle.calibration)
 
 
-def score_stills(detector: Detector, path: Path) -> Iterator[Row]:
-    """Score single face crops; yields one row a crop.
+@dataclass(frozen=True, slots=True)
+class Still:
+    """One labelled face crop."""
 
-    Args:
-        detector: its network sees each crop whole, resized to the recipe's size.
-        path: a zip of crops with a labels.csv: file, label, original. An original and its fakes
-            are one group and one pair.
+    file: str
+    fake: bool
+    original: str
+    """The real crop's name without suffix; an original and its fakes are one group and one pair."""
+    data: bytes
+    """The encoded picture."""
+
+
+def read_stills(path: str | Path) -> Iterator[Still]:
+    """Read a zip of face crops with a labels.csv: file, label (REAL or FAKE), original.
 
     Raises:
         ConfigError: the zip cannot be read as such.
     """
-    size = detector.recipe.crop_size
     try:
         with zipfile.ZipFile(path) as archive:
             with archive.open("labels.csv") as raw:
                 records = list(csv.DictReader(io.TextIOWrapper(raw, encoding="utf-8")))
-            for record in records:
-                with archive.open(record["file"]) as file:
-                    picture = Image.open(file).convert("RGB").resize((size, size))
-                logit = float(detector.score(np.asarray(picture)[None])[0][0])
-                probability = float(detector.bundle.calibration.probability(logit))
-                yield Row(
-                    path=record["file"],
-                    fake=record["label"] == "FAKE",
-                    source=f"{path.stem} (single crops)",
-                    method="",
-                    group=record["original"],
-                    pair=record["original"],
-                    logit=logit,
-                    probability=probability,
-                    label=detector.bundle.decision.label(probability),
-                    people=1,
-                )
+            for r in records:
+                yield Still(r["file"], r["label"] == "FAKE", r["original"], archive.read(r["file"]))
     except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path}: cannot be read as a zip of crops ({error})") from error
+        raise ConfigError(f"{path}: cannot be read as a zip of face crops ({error})") from error
+
+
+def score_stills(detector: Detector, path: str | Path) -> Iterator[Row]:
+    """Score single face crops, each seen whole at the recipe's size; yields one row a crop.
+
+    Raises:
+        ConfigError: the zip cannot be read as one of labelled crops, see `read_stills`.
+    """
+    size = detector.recipe.crop_size
+    for still in read_stills(path):
+        try:
+            picture = Image.open(io.BytesIO(still.data)).convert("RGB").resize((size, size))
+        except OSError as error:
+            raise ConfigError(f"{path}: {still.file} is no picture ({error})") from error
+        logit = float(detector.score(np.asarray(picture)[None])[0][0])
+        probability = float(detector.bundle.calibration.probability(logit))
+        yield Row(
+            path=still.file,
+            fake=still.fake,
+            source=f"{Path(path).stem} (single crops)",
+            method="",
+            group=still.original,
+            pair=still.original,
+            logit=logit,
+            probability=probability,
+            label=detector.bundle.decision.label(probability),
+            people=1,
+        )
 
 
 def _scored(row: Row, verdict: Verdict, calibration: Calibration) -> Row:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,29 +20,20 @@ from typing import Any, Final
 import av
 import av.error
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
 
-from tellframe.errors import (
-    DecodeError,
-    LimitError,
-    MediaNotFoundError,
-    NoVideoError,
-    TellframeError,
-)
+from tellframe.errors import DecodeError, LimitError, MediaNotFoundError, NoVideoError
 from tellframe.types import Frame, Media
 
 VIDEO_SUFFIXES: Final = frozenset(
-    f".{suffix}"
-    for suffix in (
-        *("3gp", "asf", "avi", "flv", "h264", "h265", "hevc", "ivf", "m2ts", "m4v", "mkv", "mov"),
-        *("mp4", "mpeg", "mpg", "mts", "mxf", "obu", "ogv", "ts", "webm", "wmv", "y4m"),
-    )
+    ".3gp .asf .avi .flv .h264 .h265 .hevc .ivf .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts "  # noqa: SIM905
+    ".mxf .obu .ogv .ts .webm .wmv .y4m".split()
 )
 """File names that are taken for videos when a folder is searched."""
 
 DEMUXERS: Final = (
-    "asf,av1,avi,flv,h264,hevc,ivf,m4v,matroska,webm,mov,mp4,mpeg,mpegts,mpegvideo,mxf,"
-    "obu,ogg,yuv4mpegpipe"
+    "asf,av1,avi,flv,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,obu,ogg,yuv4mpegpipe"
 )
 """Containers that FFmpeg may open. Playlists (hls, dash, concat, sdp) and pictures are left out:
 the former fetch other files, the latter are no videos."""
@@ -49,11 +42,18 @@ MAX_PIXELS: Final = 36_000_000
 """Largest picture that is decoded; 8K (7680 x 4320) is 33 million."""
 MAX_PACKETS: Final = 20_000_000
 """Upper limit of pictures in a stream: 92 hours at 60 pictures a second."""
+MAX_GAP: Final = 3600.0
+"""Seconds between two pictures beyond which time stamps are not believed."""
 MIN_SKIP: Final = 16
 """Fewer undecoded packets than this between two wanted pictures are decoded nevertheless: to
 drain and refill the decoder would cost more than they do."""
+SPARE: Final = 2
+"""Packets decoded after a wanted one, for a picture in its place where it yields none: where it is
+damaged, or hidden, as VP8's are that only serve as a reference."""
 
 SamplingPolicy = Callable[[NDArray[np.float64], int], NDArray[np.int64]]
+_DAMAGE: Final = (av.error.FFmpegError, OSError, ValueError)
+"""What PyAV raises for damaged streams: errors of every family."""
 
 
 def sample_uniform(times: NDArray[np.float64], count: int) -> NDArray[np.int64]:
@@ -89,22 +89,22 @@ SAMPLERS: Final[dict[str, SamplingPolicy]] = {"uniform": sample_uniform, "start"
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The pictures of a video stream, as its packets announce them."""
+    """The pictures of a video stream in presentation order, as its packets announce them."""
 
     media: Media
     """Facts about the file."""
     times: NDArray[np.float64]
-    """Shape (F,), seconds since the first picture, in presentation order."""
-    pts: NDArray[np.int64] | None
-    """Shape (F,), time stamps in presentation order; None where the stream carries none."""
-    decode_position: NDArray[np.int64]
-    """Shape (F,), position of each picture's packet in the file, counted from 0."""
-    keyframes: NDArray[np.int64]
-    """Shape (K,), packet positions at which decoding can begin, ascending."""
+    """Shape (F,), seconds since the first picture, ascending."""
+    packets: NDArray[np.int64]
+    """Shape (F,), position in the file, from 0, of the packet that holds the picture."""
+    starts: NDArray[np.int64]
+    """Shape (F,), the packet at which decoding has to begin to get the picture."""
+    stamped: bool
+    """Whether pictures are known by time stamps; otherwise all are decoded and counted."""
 
 
 def list_frames(path: str | Path) -> Listing:
-    """List the pictures of a video without decoding them.
+    """List the pictures of a video; all but one keyframe without decoding them.
 
     Args:
         path: a local file.
@@ -113,30 +113,16 @@ def list_frames(path: str | Path) -> Listing:
         MediaNotFoundError: there is no such regular, readable file.
         NoVideoError: the file holds no video stream, or one without a picture.
         DecodeError: the file is no video container that tellframe opens.
-        LimitError: its pictures are larger than `MAX_PIXELS`.
+        LimitError: its pictures are larger than `MAX_PIXELS`, or more than `MAX_PACKETS`.
     """
     size, sha256 = _read_facts(path)
     with _open(path) as (container, stream):
-        packets: list[tuple[int | None, int | None, bool]] = []
-        broken = False
-        try:
-            for packet in container.demux(stream):
-                if packet.size and not packet.is_discard:
-                    packets.append((packet.pts, packet.dts, bool(packet.is_keyframe)))
-                    broken |= packet.is_corrupt
-                if len(packets) > MAX_PACKETS:
-                    raise LimitError(f"{path}: more than {MAX_PACKETS} pictures; split the file")
-        except (av.error.FFmpegError, OSError):
-            broken = True  # what came before the damage is still worth a verdict
-        if not packets:
+        stamps, keyed, shown, broken = _list_packets(path, container, stream)
+        if not len(shown):
             raise NoVideoError(f"{path}: its video stream holds no picture; is the file complete?")
-        pts, order = _presentation(packets)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
-        time_base = float(stream.time_base or 0)
-        if pts is None or time_base <= 0:
-            pts, times = None, np.arange(len(packets)) / rate
-        else:
-            times = (pts - pts[0]) * time_base
+        unit = float(stream.time_base or 0)
+        times, packets, starts, stamped = _present(stamps, keyed, shown, unit, rate)
         step = float(np.median(np.diff(times))) if len(times) > 1 else 1 / rate
         duration = float(times[-1]) + step
         codec = stream.codec_context
@@ -150,12 +136,12 @@ def list_frames(path: str | Path) -> Listing:
             height=codec.height,
             rotation=0,
             duration=duration,
-            num_frames=len(packets),
-            frame_rate=len(packets) / duration if len(packets) > 1 and duration > 0 else 0.0,
-            partial=broken or stream.frames > len(packets) + 2,
+            num_frames=len(times),
+            frame_rate=len(times) / duration if len(times) > 1 and duration > 0 else 0.0,
+            partial=broken or _lacks_pictures(container, stream, len(stamps), duration, step),
         )
-    keyframes = np.flatnonzero([key for _, _, key in packets])
-    return Listing(media, times, pts, order, keyframes)
+    # AVI stores no times of presentation; FFmpeg's guess is wrong where there are B-frames.
+    return Listing(media, times, packets, starts, stamped and media.container != "avi")
 
 
 def read_frames(
@@ -167,52 +153,69 @@ def read_frames(
 ) -> Iterator[Frame]:
     """Decode the wanted pictures in one sequential pass.
 
-    A wanted picture that cannot be decoded is replaced by the next one that can; only the wanted
+    A wanted picture that is damaged is replaced by the next one where that is whole (which may
+    depend on `threads`): what an error was painted over says nothing about a face. Only the wanted
     ones are converted to RGB. Memory does not grow with the length of the video.
 
     Args:
         path: the file that was listed.
         listing: what `list_frames` found.
-        wanted: ascending positions in `listing.times`.
+        wanted: positions in `listing.times`, ascending.
         threads: decoder threads; 0 for one a core.
 
     Yields:
         Upright frames in order of time, at most one for each wanted position.
 
     Raises:
-        DecodeError: not one picture could be decoded.
-        LimitError: a picture is larger than `MAX_PIXELS`.
+        DecodeError: not one picture could be decoded without damage.
+        LimitError: a picture takes more memory than there is.
     """
     wanted = np.asarray(wanted, dtype=np.int64)
+    if not len(wanted):
+        return
     num_read = 0
     with _open(path) as (container, stream):
         stream.thread_type = "AUTO"
         stream.thread_count = threads
-        try:
-            for position, picture in _pick(container, stream, listing, wanted):
-                num_read += 1
-                turns = round(picture.rotation / 90) % 4
-                image = _upright_rgb(picture, turns, path)
-                yield Frame(image, float(listing.times[position]), position, 90 * turns)
-        except (av.error.FFmpegError, OSError, AttributeError) as error:
-            # PyAV raises errors of every family for damaged streams, AttributeError among them;
-            # the file itself was opened before, so whatever comes here is a decoding error.
-            if not num_read:
-                raise DecodeError(_undecodable(path, error)) from error
+        pictures = _decode(container, stream, listing, wanted)
+        for position, picture in _pick(pictures, listing, wanted):
+            turns = round(picture.rotation / 90) % 4
+            try:
+                stored = picture.to_ndarray(format="rgb24")
+            except _DAMAGE:
+                continue
+            except MemoryError as error:
+                raise LimitError(f"{path}: too little memory for a picture of it") from error
+            num_read += 1
+            image = np.ascontiguousarray(np.rot90(stored, turns))
+            yield Frame(image, float(listing.times[position]), position, 90 * turns)
     if not num_read:
-        raise DecodeError(_undecodable(path, None))
+        raise DecodeError(
+            f"{path}: no picture could be decoded; is the file damaged or encrypted, or are its "
+            f"pictures larger than {MAX_PIXELS} pixels?"
+        )
 
 
-def _undecodable(path: str | Path, error: Exception | None) -> str:
-    detail = f" ({error})" if error else ""
-    return f"{path}: no picture of the video could be decoded{detail}; is the file damaged?"
+def plan_segments(listing: Listing, wanted: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return the runs of packets (first, last; inclusive) that the wanted pictures need."""
+    end = int(listing.packets.max())
+    if not listing.stamped:
+        return [(0, end)]
+    needed = np.minimum(listing.packets[wanted] + SPARE, end)
+    segments: list[tuple[int, int]] = []
+    for first, last in sorted(zip(listing.starts[wanted].tolist(), needed.tolist(), strict=True)):
+        if segments and first <= segments[-1][1] + MIN_SKIP:
+            segments[-1] = (segments[-1][0], max(segments[-1][1], last))
+        else:
+            segments.append((first, last))
+    return segments
 
 
 def _read_facts(path: str | Path) -> tuple[int, str]:
     """Return size and SHA-256 of a regular file."""
     try:
         status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would block
             raise MediaNotFoundError(f"{path}: not a regular file; give a video file")
         with Path(path).open("rb") as file:
             return status.st_size, hashlib.file_digest(file, "sha256").hexdigest()
@@ -232,116 +235,137 @@ def _open(path: str | Path) -> Iterator[tuple[Any, Any]]:
             container_options={"protocol_whitelist": "file", "format_whitelist": DEMUXERS},
             metadata_errors="replace",
         )
-    except TellframeError:
-        raise
     except Exception as error:
-        size = Path(path).stat().st_size
-        why = "the file is empty" if size == 0 else f"not a video that can be opened ({error})"
+        empty = Path(path).is_file() and not Path(path).stat().st_size
+        reason = getattr(error, "strerror", None) or error
+        why = "the file is empty" if empty else f"not a video that can be opened ({reason})"
         raise DecodeError(f"{path}: {why}; convert it to MP4, MOV, MKV, WebM or AVI") from error
     with container:
         stream = container.streams.best("video")
-        codec = getattr(stream, "codec_context", None)
-        if stream is None or codec is None:
+        if stream is None or stream.disposition & Disposition.attached_pic:
             raise NoVideoError(f"{path}: holds no video stream (sound alone cannot be analysed)")
+        codec: Any = stream.codec_context
+        if codec is None:
+            raise DecodeError(f"{path}: its video codec is unknown; convert it to H.264 in MP4")
         if codec.width * codec.height > MAX_PIXELS:
             raise LimitError(
                 f"{path}: pictures of {codec.width} x {codec.height} pixels, more than the limit "
                 f"of {MAX_PIXELS}; scale the video down"
             )
+        codec.options = {"max_pixels": str(MAX_PIXELS)}  # pictures may grow within a stream
         yield container, stream
 
 
-def _presentation(
-    packets: list[tuple[int | None, int | None, bool]],
-) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
-    """Return (sorted time stamps or None, packet position of each picture in that order)."""
-    if any(pts is None for pts, _, _ in packets):
-        if any(dts is None for _, dts, _ in packets):
-            return None, np.arange(len(packets), dtype=np.int64)
-        # AVI and some MPEG streams stamp only the decoding order, which is the order of showing
-        # where there are no B-frames, and differs from it by a few pictures otherwise.
-        stamps = np.array([dts if pts is None else pts for pts, dts, _ in packets], dtype=np.int64)
-    else:
-        stamps = np.array([pts for pts, _, _ in packets], dtype=np.int64)
-    order = np.argsort(stamps, kind="stable")
-    return stamps[order], order
+def _list_packets(
+    path: str | Path, container: Any, stream: Any
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64], bool]:
+    """Return what the packets say, in the order of the file.
 
-
-def plan_segments(listing: Listing, wanted: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Return the runs of packets (first, last; inclusive) that the wanted pictures need.
-
-    A picture needs all packets from the last keyframe that comes before it both in the file and
-    in time (pictures shown before a keyframe but stored after it refer to the group before).
+    Returns:
+        Time stamps (P,) in units of the time base, NaN where missing; whether decoding can begin
+        there (P,); the positions of those that edit lists do not cut away (F,); damage was met.
     """
-    if listing.pts is None:
-        last = int(listing.decode_position[wanted].max(initial=0))
-        return [(0, last)]
-    pts_of_packet = np.empty(len(listing.pts), dtype=np.int64)
-    pts_of_packet[listing.decode_position] = listing.pts
-    segments: list[tuple[int, int]] = []
-    for position in sorted(listing.decode_position[wanted]):
-        keys = listing.keyframes[: np.searchsorted(listing.keyframes, position, side="right")]
-        keys = keys[pts_of_packet[keys] <= pts_of_packet[position]]
-        first = int(keys[-1]) if len(keys) else 0
-        if segments and first <= segments[-1][1] + MIN_SKIP:
-            segments[-1] = (segments[-1][0], max(int(position), segments[-1][1]))
-        else:
-            segments.append((first, int(position)))
-    return segments
+    stamps, keyed, shown = array("d"), bytearray(), array("q")
+    broken, can_skip, tried, codec = False, True, False, stream.codec_context
+    codec.thread_count = 1
+    try:
+        for packet in container.demux(stream):
+            if not packet.size:
+                continue
+            if stamps and packet.is_keyframe and not tried:
+                # Where pictures are refreshed bit by bit, a keyframe alone does not give one.
+                tried = True
+                can_skip = bool(_decode_packet(codec, packet) + _decode_packet(codec, None))
+            if stamps and packet.has_sidedata("new_extradata"):
+                tried, can_skip = True, False  # who begins later would miss the new settings
+            if not packet.is_discard:
+                shown.append(len(stamps))
+            stamps.append(np.nan if packet.pts is None else packet.pts)
+            keyed.append(packet.is_keyframe and can_skip)
+            broken |= packet.is_corrupt
+            if len(stamps) > MAX_PACKETS:
+                raise LimitError(f"{path}: more than {MAX_PACKETS} pictures; split the file")
+    except _DAMAGE:
+        broken = True  # what came before the damage is still worth a verdict
+    return np.array(stamps), np.array(keyed, dtype=np.bool_), np.array(shown, np.int64), broken
 
 
-def _decode_segments(container: Any, stream: Any, segments: list[tuple[int, int]]) -> Iterator[Any]:
-    """Decode the packets of the segments; drain the decoder after each."""
-    codec = stream.codec_context
-    current, position = 0, 0
-    for packet in container.demux(stream):
-        if not packet.size:
-            continue
-        if not packet.is_discard:
-            if position > segments[current][1]:
-                yield from codec.decode(None)
-                current += 1
-                if current == len(segments):
+def _present(
+    stamps: NDArray[np.float64],
+    keyed: NDArray[np.bool_],
+    shown: NDArray[np.int64],
+    unit: float,
+    rate: float,
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], bool]:
+    """Put pictures into presentation order; return the last four fields of `Listing`."""
+    keys = np.union1d(0, np.flatnonzero(keyed))
+    order = shown[np.argsort(stamps[shown], kind="stable")]
+    times = (stamps[order] - stamps[order[0]]) * unit
+    # Missing stamps are NaN, which no comparison holds for. Keyframes that step back in time
+    # belong to another recording that was joined on.
+    steps_good = bool((np.diff(times) <= MAX_GAP).all() and (np.diff(stamps[keys]) >= 0).all())
+    if not (steps_good and times[-1] > 0):
+        return np.arange(len(shown)) / rate, shown, np.zeros_like(shown), False
+    # The last keyframe that comes before a picture both in the file and in time: pictures shown
+    # before a keyframe but stored after it refer to the group before.
+    in_file = np.searchsorted(keys, order, side="right")
+    in_time = np.searchsorted(stamps[keys], stamps[order], side="right")
+    return times, order, keys[np.minimum(in_file, in_time).clip(1) - 1], True
+
+
+def _lacks_pictures(container: Any, stream: Any, num: int, duration: float, step: float) -> bool:
+    """Tell whether the header announces clearly more than the `num` packets of the file."""
+    if stream.duration:
+        missing = float(stream.duration * stream.time_base) - duration
+    else:
+        missing = (container.duration or 0) / av.time_base - duration
+    if stream.frames:  # counts what edit lists cut away as well, hence the second condition
+        return bool(stream.frames > num + 2 and missing > 3 * step)
+    return bool(missing > 0.5 + 0.05 * duration)  # sound may last somewhat longer
+
+
+def _decode(
+    container: Any, stream: Any, listing: Listing, wanted: NDArray[np.int64]
+) -> Iterator[Any]:
+    """Decode what the wanted pictures need; yield pictures with their positions as time stamps."""
+    codec, segments = stream.codec_context, deque(plan_segments(listing, wanted))
+    positions = np.full(int(listing.packets.max()) + 1, -1)  # -1: decoded, but not shown
+    positions[listing.packets] = np.arange(len(listing.packets))
+    with suppress(*_DAMAGE):
+        for number, packet in enumerate(p for p in container.demux(stream) if p.size):
+            if number > segments[0][1]:
+                yield from _decode_packet(codec, None)
+                segments.popleft()
+                if not segments:
                     return
                 codec.flush_buffers()
-            position += 1
-        if position > segments[current][0]:
-            yield from _decode_packet(codec, packet)
-    yield from codec.decode(None)
+            if number >= segments[0][0]:
+                if listing.stamped:
+                    packet.pts = int(positions[number])
+                yield from _decode_packet(codec, packet)
+    yield from _decode_packet(codec, None)
 
 
 def _decode_packet(codec: Any, packet: Any) -> list[Any]:
-    """Decode one packet; damage in it costs this packet alone."""
+    """Decode one packet, or drain the decoder; damage costs this packet alone."""
     try:
         return list(codec.decode(packet))
-    except av.error.InvalidDataError:
+    except _DAMAGE:
         return []
 
 
 def _pick(
-    container: Any, stream: Any, listing: Listing, wanted: NDArray[np.int64]
+    pictures: Iterable[Any], listing: Listing, wanted: NDArray[np.int64]
 ) -> Iterator[tuple[int, Any]]:
-    """Yield (position, picture) for each wanted picture, or the next one that was decoded."""
-    pending = list(wanted)
-    position = -1
-    for picture in _decode_segments(container, stream, plan_segments(listing, wanted)):
-        if not pending:
-            return
-        position += 1
-        if listing.pts is not None and picture.pts is not None:
-            position = int(np.searchsorted(listing.pts, picture.pts, side="right")) - 1
-        if position < pending[0]:
+    """Yield (position, picture) for each wanted picture, or the next one that is whole."""
+    pending, position = deque(wanted.tolist()), -1
+    for picture in pictures:
+        known = listing.stamped and picture.pts is not None
+        position = min(picture.pts if known else position + 1, len(listing.times) - 1)
+        if position < pending[0] or picture.is_corrupt:
             continue
         while pending and pending[0] <= position:
-            pending.pop(0)
-        yield min(position, len(listing.times) - 1), picture
-
-
-def _upright_rgb(picture: Any, quarter_turns: int, path: str | Path) -> NDArray[np.uint8]:
-    """Convert a decoded picture to RGB and turn it anticlockwise."""
-    if picture.width * picture.height > MAX_PIXELS:
-        raise LimitError(f"{path}: a picture of {picture.width} x {picture.height} pixels")
-    image = picture.to_ndarray(format="rgb24")
-    if quarter_turns:
-        image = np.ascontiguousarray(np.rot90(image, quarter_turns))
-    return image  # type: ignore[no-any-return]
+            pending.popleft()
+        yield position, picture
+        if not pending:
+            return

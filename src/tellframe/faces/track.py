@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tellframe.faces.prints import is_print
 from tellframe.types import Face
 
 MAX_SHIFT: Final = 1.5
@@ -29,10 +30,6 @@ CUT: Final = 45.0
 """Mean difference (grey levels) of two 16 x 16 thumbnails of the whole frame at a scene cut."""
 MIN_SHARE: Final = 0.2
 """A track seen in fewer of the sampled frames, and in fewer than three, is short-lived."""
-STILL: Final = 2.5
-STILL_SHARE: Final = 0.35
-"""A face is a print when it changes between frames by fewer grey levels than `STILL` and by less
-than this share of the liveliest face in the video."""
 
 
 @dataclass(slots=True)
@@ -67,11 +64,9 @@ class FaceTrack:
         return float(np.median([s.face.size for s in self.sightings]))
 
     @property
-    def motion(self) -> float:
-        """Median change of the face between sightings in grey levels, brightness removed."""
-        small = np.stack([_thumbnail(s.crop, 32).mean(axis=2) for s in self.sightings])
-        small -= small.mean(axis=(1, 2), keepdims=True)
-        return float(np.median(np.abs(np.diff(small, axis=0)).mean(axis=(1, 2))))
+    def boxes(self) -> NDArray[np.float32]:
+        """Shape (N, 4), xyxy of every sighting."""
+        return np.stack([s.face.box for s in self.sightings])
 
 
 def _thumbnail(image: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
@@ -150,10 +145,6 @@ def _centre(face: Face) -> NDArray[np.float32]:
 def keep_people(tracks: list[FaceTrack], num_frames: int) -> tuple[list[FaceTrack], Counter[str]]:
     """Drop false faces: what flashes up, and prints on clothes, posters and screens.
 
-    A print is told by its stillness: where somebody else in the same video moves the face, a face
-    that only follows its carrier does not change within its box. When all faces are still (a
-    slide show), nothing is dropped: somebody has to be judged.
-
     Args:
         tracks: in order of first appearance.
         num_frames: how many frames were sampled.
@@ -163,14 +154,23 @@ def keep_people(tracks: list[FaceTrack], num_frames: int) -> tuple[list[FaceTrac
     """
     dropped: Counter[str] = Counter()
     longest = max((len(t.sightings) for t in tracks), default=0)
-    liveliest = max((t.motion for t in tracks if len(t.sightings) >= 3), default=0.0)
+    largest = max((t for t in tracks if len(t.sightings) >= 3), key=lambda t: t.size, default=None)
     kept = []
     for track in tracks:
         seen = len(track.sightings)
         if seen < min(3, MIN_SHARE * num_frames) and seen < longest:
             dropped["short"] += 1
-        elif seen >= 3 and track.motion < min(STILL, STILL_SHARE * liveliest):
+        elif seen >= 3 and largest and track is not largest and _is_print_beside(track, largest):
             dropped["print"] += 1
         else:
             kept.append(track)
     return kept, dropped
+
+
+def _is_print_beside(track: FaceTrack, living: FaceTrack) -> bool:
+    return is_print(
+        [s.crop for s in track.sightings],
+        track.boxes,
+        [s.crop for s in living.sightings],
+        living.boxes,
+    )

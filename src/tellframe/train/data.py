@@ -6,13 +6,11 @@ group, and the pictures of one scene, never fall on both sides of training and v
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
-import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tellframe.errors import ConfigError, MediaError
+from tellframe.evaluate import Row, read_labels, read_stills
 from tellframe.faces import FaceDetector, load_face_detector
 from tellframe.recipe import Recipe
 from tellframe.train.augment import Image, Points, Sample
@@ -107,10 +106,17 @@ def load_data(config: DataConfig, recipe: Recipe) -> tuple[TrainingData, Trainin
         AssertionError: a group is on both sides.
     """
     detector = load_face_detector(recipe)
-    scenes = list(_video_scenes(config, recipe, detector)) if config.labels else []
+    with _naming("labels"):
+        scenes = list(_video_scenes(config, recipe, detector)) if config.labels else []
+    with _naming("stills"):
+        stills = [
+            s for z in config.stills for s in _still_scenes(Path(z), config, recipe, detector)
+        ]
+    with _naming("portraits"):
+        portraits = [
+            p for d in config.portraits for p in _portraits(Path(d), config, recipe, detector)
+        ]
     sides: list[TrainingData] = []
-    stills = [s for z in config.stills for s in _still_scenes(Path(z), config, recipe, detector)]
-    portraits = [p for d in config.portraits for p in _portraits(Path(d), config, recipe, detector)]
     for validation in (False, True):
         videos = [s for s in scenes if held_out(s.group, config.validation) is validation]
         sides.append(
@@ -131,33 +137,38 @@ def load_data(config: DataConfig, recipe: Recipe) -> tuple[TrainingData, Trainin
     return train, val
 
 
+@contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Name the key of the configuration that leads to a bad source."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"[data] {key}: {error}") from error
+
+
 def _video_scenes(
     config: DataConfig, recipe: Recipe, detector: FaceDetector
 ) -> Iterator[VideoScene]:
     """Cut, or load from the cache, every scene of the training split."""
     root = Path(config.labels).parent
-    try:
-        with Path(config.labels).open(newline="", encoding="utf-8") as file:
-            rows = [r for r in csv.DictReader(file) if r["split"] == "train"]
-    except OSError as error:
-        raise ConfigError(f"{config.labels}: {error.strerror}; set [data] labels") from error
-    scenes: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for row in rows:
-        if row["pair"] or row["label"] == "REAL":
-            scenes[row["pair"] or row["path"]].append(row)
+    scenes: dict[str, list[Row]] = defaultdict(list)
+    for row in read_labels(config.labels, "train"):
+        if row.pair or not row.fake:
+            scenes[row.pair or row.path].append(row)
     for name, members in sorted(scenes.items()):
-        reals = [r for r in members if r["label"] == "REAL"]
+        reals = [r for r in members if not r.fake]
         if not reals:
             continue
-        fakes = [r for r in members if r["label"] == "FAKE"]
-        key = _cache_key(name, [reals[0], *fakes], config, recipe)
+        fakes = [r for r in members if r.fake]
+        content = [(r.path, r.method, _size(root / r.path)) for r in [reals[0], *fakes]]
+        key = _cache_key(name, content, config, recipe)
         cached = Path(config.cache) / f"{key}.npz"
         if not cached.exists():
             _cut_scene(root, reals[0], fakes, config.frames_per_video, detector, cached)
         with np.load(cached) as arrays:
             if len(arrays["real"]):
                 yield VideoScene(
-                    group=reals[0]["group"],
+                    group=reals[0].group,
                     real=arrays["real"],
                     fakes=arrays["fakes"],
                     methods=tuple(arrays["methods"].tolist()),
@@ -167,12 +178,21 @@ def _video_scenes(
                 )
 
 
-def _cache_key(name: str, rows: list[dict[str, str]], config: DataConfig, recipe: Recipe) -> str:
+def _size(path: Path) -> int:
+    """Return the bytes of a file; -1 where it is missing."""
+    return path.stat().st_size if path.is_file() else -1
+
+
+def _cache_key(name: str, content: object, config: DataConfig, recipe: Recipe) -> str:
     """Name a cached scene by all that decides its content."""
+    detector = (
+        *(recipe.face_detector, recipe.detector_thresholds, recipe.yunet_threshold),
+        *(recipe.min_face_size, recipe.pyramid_factor),
+    )
     parts = {
-        "rows": [r["path"] for r in rows],
+        "content": content,
         "frames": config.frames_per_video,
-        "detector": (recipe.face_detector, recipe.detector_thresholds, recipe.min_face_size),
+        "detector": detector,
         "cut": (CONTEXT, MAX_SIDE, UNSWAPPED),
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
@@ -184,25 +204,27 @@ def _read(path: Path, positions: NDArray[np.int64] | None, count: int) -> dict[i
     listing = list_frames(path)
     wanted = sample_uniform(listing.times, count) if positions is None else positions
     wanted = wanted[wanted < len(listing.times)]
+    if not len(wanted):
+        return {}  # no face in the real, or a fake that ends before the first
     return {f.index: f.image for f in read_frames(path, listing, wanted)}
 
 
 def _cut_scene(
     root: Path,
-    real: dict[str, str],
-    fakes: list[dict[str, str]],
+    real: Row,
+    fakes: list[Row],
     count: int,
     detector: FaceDetector,
     target: Path,
 ) -> None:
     """Cut the largest face of a real video, and the same squares out of its fakes."""
-    pictures = _read(root / real["path"], None, count)
+    pictures = _read(root / real.path, None, count)
     found = {i: faces[0] for i, p in pictures.items() if (faces := detector.detect(p))}
     positions = np.array(sorted(found), dtype=np.int64)
     others, methods = [], []
     for fake in fakes:
         try:
-            other = _read(root / fake["path"], positions, count)
+            other = _read(root / fake.path, positions, count)
         except MediaError:
             continue
         # A fake may end early: keep the frames that all members have, unless too few are left.
@@ -210,7 +232,7 @@ def _cut_scene(
         if shared and len(shared) >= len(found) // 2:
             found = {i: found[i] for i in shared}
             others.append(other)
-            methods.append(fake["method"])
+            methods.append(fake.method)
     sides = [f.size * (1 + CONTEXT) for f in found.values()]
     side = round(float(np.median(sides))) if sides else 1
     scale = min(1.0, MAX_SIDE / side)
@@ -270,21 +292,26 @@ def _decode(data: bytes) -> Image:
     return np.asarray(picture, dtype=np.uint8)
 
 
+def _decode_square(data: bytes, name: str) -> Image:
+    """Decode a picture that all augmentation takes for square, or say which one is not."""
+    picture = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+    if picture is None or picture.shape[0] != picture.shape[1]:
+        found = "no picture" if picture is None else f"{picture.shape[1]} x {picture.shape[0]}"
+        raise ConfigError(f"{name}: expected a square picture, found {found}; crop or remove it")
+    return np.asarray(picture, dtype=np.uint8)
+
+
 def _still_scenes(
     path: Path, config: DataConfig, recipe: Recipe, detector: FaceDetector
 ) -> list[tuple[str, StillScene]]:
     """Read a zip of crops; return (group, scene) for every original with a face found in it."""
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; set [data] stills")
-    with zipfile.ZipFile(path) as archive:
-        with archive.open("labels.csv") as raw:
-            rows = list(csv.DictReader(io.TextIOWrapper(raw, encoding="utf-8")))
-        data = {r["file"]: archive.read(r["file"]) for r in rows}
+    reals: dict[str, bytes] = {}
     fakes: dict[str, list[bytes]] = defaultdict(list)
-    for row in rows:
-        if row["label"] == "FAKE":
-            fakes[row["original"]].append(data[row["file"]])
-    reals = {r["original"]: data[r["file"]] for r in rows if r["label"] == "REAL"}
+    for still in read_stills(path):
+        if still.fake:
+            fakes[still.original].append(still.data)
+        else:
+            reals[still.original] = still.data
     faces = _face_cache(path, reals, config, recipe, detector)
     return [
         (name, StillScene(real, tuple(fakes[name]), *faces[name]))
@@ -298,7 +325,7 @@ def _portraits(
 ) -> list[tuple[str, StillScene]]:
     """Read a folder of real faces; pictures of one film, named film_frame, are one group."""
     if not path.is_dir():
-        raise ConfigError(f"{path}: no such folder; set [data] portraits")
+        raise ConfigError(f"{path}: no such folder")
     data = {p.name: p.read_bytes() for p in sorted(path.iterdir()) if p.suffix in {".jpg", ".png"}}
     faces = _face_cache(path, data, config, recipe, detector)
     return [
@@ -316,17 +343,24 @@ def _face_cache(
     detector: FaceDetector,
 ) -> dict[str, tuple[Points, Points]]:
     """Find the largest face of each picture once; return {name: (box, landmarks)}."""
-    key = _cache_key(path.stem, [{"path": n} for n in sorted(pictures)], config, recipe)
+    content = [(n, hashlib.sha256(d).hexdigest()) for n, d in sorted(pictures.items())]
+    key = _cache_key(path.stem, content, config, recipe)
     cached = Path(config.cache) / f"{key}.faces.npz"
     if not cached.exists():
-        found = {n: f[0] for n, d in pictures.items() if (f := detector.detect(_decode(d)))}
+        found = {
+            n: faces[0]
+            for n, d in pictures.items()
+            if (faces := detector.detect(_decode_square(d, f"{path}: {n}")))
+        }
         cached.parent.mkdir(parents=True, exist_ok=True)
+        temporary = cached.with_name(f"{key}.part.npz")
         np.savez(
-            cached,
+            temporary,
             names=np.array(list(found), dtype=np.str_),
             boxes=np.array([f.box for f in found.values()], dtype=np.float32),
             landmarks=np.array([f.landmarks for f in found.values()], dtype=np.float32),
         )
+        temporary.replace(cached)
     with np.load(cached) as arrays:
         names: Iterable[str] = arrays["names"].tolist()
         return dict(zip(names, zip(arrays["boxes"], arrays["landmarks"], strict=True), strict=True))

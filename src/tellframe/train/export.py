@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import onnx
 import torch
 
 from tellframe.bundle import Bundle, golden_crops, write_bundle
@@ -43,13 +44,14 @@ def export(
     """
     model, config, meta = load_trained(folder)
     target.mkdir(parents=True, exist_ok=True)
-    graph = target / "model.onnx"
-    export_graph(model, config.recipe.crop_size, graph)
+    graph, temporary = target / "model.onnx", target / "model.onnx.part"
+    export_graph(model, config.recipe.crop_size, temporary)
     crops = golden_crops(config.recipe.crop_size)
-    gap, golden = parity(model, graph, crops)
+    gap, golden = parity(model, temporary, crops)
     if not gap < TOLERANCE:
-        graph.unlink()
+        temporary.unlink()
         raise BundleError(f"{graph}: differs from torch by {gap:.2e}, more than {TOLERANCE}")
+    temporary.replace(graph)
     write_bundle(
         Bundle(
             name=name or config.name,
@@ -83,6 +85,11 @@ def export_graph(model: FrameClassifier, size: int, path: Path) -> None:
         dynamo=True,
         verbose=False,
     )
+    # The exporter notes stack traces with each node, which name folders of this machine.
+    exported = onnx.load(path)
+    for node in exported.graph.node:
+        del node.metadata_props[:]
+    onnx.save(exported, path)
 
 
 def parity(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -44,7 +43,10 @@ def train(
 
     Raises:
         ConfigError: a source is missing, or the checkpoint is of another configuration.
+        RecipeMismatchError: the run to start from has another recipe.
     """
+    if not resume and (folder / "checkpoint.safetensors").exists():
+        raise ConfigError(f"{folder}: holds a checkpoint; add --resume, or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     keep_memory()
     if config.optim.threads:
@@ -54,28 +56,27 @@ def train(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = FrameClassifier(config.model, config.recipe).to(memory_format=torch.channels_last)
     model = model.to(device)
+    if config.model.start and not resume:
+        load_start(Path(config.model.start), config, model)
     mean_model = FrameClassifier(config.model, config.recipe).to(device)
     mean_model.load_state_dict(model.state_dict())
     optimizer = build_optimizer(model, config.optim)
     first = 0
     if resume:
         first = load_checkpoint(folder, config, model, mean_model, optimizer)
-    elif (folder / "checkpoint.json").exists():
-        raise ConfigError(f"{folder}: holds a checkpoint; add --resume, or choose another folder")
     batches = PairBatches(
         train_data, config.batch, config.recipe, num_cells(model, config), config.optim.seed
     )
-    log = _logger(folder / "log.jsonl", config.optim.steps, 2 * config.batch.num_pairs, first)
+    last = min(config.optim.stop or config.optim.steps, config.optim.steps)
+    log = _logger(folder / "log.jsonl", last, 2 * config.batch.num_pairs, first)
     model.train()
-    for step, batch in enumerate(
-        open_batches(batches, first, config.optim.steps, workers), start=first
-    ):
+    for step, batch in enumerate(open_batches(batches, first, last, workers), start=first):
         losses = train_step(model, mean_model, optimizer, batch, step, config.optim, device)
         log(step, losses)
         done = step + 1
-        if done % config.optim.checkpoint_every == 0 or done == config.optim.steps:
+        if done % config.optim.checkpoint_every == 0 or done == last:
             save_checkpoint(folder, config, model, mean_model, optimizer, done)
-        if done % config.optim.validate_every == 0 or done == config.optim.steps:
+        if done % config.optim.validate_every == 0 or done == last:
             log(step, validate(mean_model, val_data, config))
     return mean_model
 
@@ -300,7 +301,8 @@ def load_checkpoint(
         ConfigError: there is no checkpoint, or one of another configuration.
     """
     meta, tensors = read_checkpoint(folder)
-    if meta["config"] != json.loads(json.dumps(config.to_dict())):
+    # Built anew, so that a key that came with a later version counts as its default.
+    if config_from_dict(meta["config"]) != config:
         raise ConfigError(f"{folder}: its checkpoint was made with another configuration")
     model.load_state_dict(_part(tensors, "model."))
     mean_model.load_state_dict(_part(tensors, "mean."))
@@ -311,6 +313,24 @@ def load_checkpoint(
         state["state"].setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict(state)
     return int(meta["step"])
+
+
+def load_start(folder: Path, config: TrainConfig, model: nn.Module) -> None:
+    """Start a model from the running mean of another run, head included.
+
+    Raises:
+        ConfigError: there is no checkpoint, or one of another backbone.
+        RecipeMismatchError: that run has another recipe, whose normalisation its weights hold.
+    """
+    meta, tensors = read_checkpoint(folder)
+    other = config_from_dict(meta["config"])
+    if other.model.backbone != config.model.backbone:
+        raise ConfigError(
+            f"[model] start = {str(folder)!r}: has the backbone {other.model.backbone}, "
+            f"not {config.model.backbone}"
+        )
+    other.recipe.require_same(config.recipe, f"{folder} and this configuration")
+    model.load_state_dict(_part(tensors, "mean."))
 
 
 def load_trained(folder: Path) -> tuple[FrameClassifier, TrainConfig, dict[str, Any]]:
@@ -339,7 +359,7 @@ def _logger(
         rate = (step + 1 - first) / max(elapsed, 1e-9)
         row = {"step": step, "seconds": round(elapsed, 1), **values}
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + os.linesep)
+            file.write(json.dumps(row) + "\n")
         if "loss" not in values or step % 20 == 0:
             shown = "  ".join(f"{k} {v:.4f}" for k, v in values.items())
             left = (steps - step - 1) / rate / 60

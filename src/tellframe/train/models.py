@@ -91,17 +91,21 @@ def _num_channels(backbone: nn.Module, name: str, size: int) -> int:
 
 
 def _load_in_order(backbone: nn.Module, path: str) -> None:
-    """Copy a state dict whose tensors stand in the same order, whatever their names.
+    """Copy a state dict by timm's names, or one of other names whose tensors stand in that order.
 
     The classifier, at its end, is left out; shapes are checked one by one.
 
     Raises:
         ConfigError: the file is missing or does not fit.
     """
-    source = list(_read_state(path).items())
-    source = [(k, v) for k, v in source if not k.endswith("num_batches_tracked")]
+    state = _read_state(path)
     target = backbone.state_dict()
     names = [k for k in target if not k.endswith("num_batches_tracked")]
+    if all(k in state for k in names):
+        state = {k: state[k] for k in names}
+    elif path.endswith(".safetensors"):
+        raise ConfigError(f"{path}: has other names than timm's and keeps no order; give a .pth")
+    source = [(k, v) for k, v in state.items() if not k.endswith("num_batches_tracked")]
     for name, (source_name, tensor) in zip(names, source, strict=False):
         if target[name].shape != tensor.shape:
             raise ConfigError(f"{path}: {source_name} {tuple(tensor.shape)} does not fit {name}")

@@ -1,0 +1,209 @@
+"""Batches: decided by seed and step alone, in pairs, out of whatever data there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from tellframe.errors import ConfigError
+from tellframe.recipe import Recipe
+from tellframe.train import batches as batches_module
+from tellframe.train.batches import PairBatches, open_batches
+from tellframe.train.config import BatchConfig
+
+pytestmark = pytest.mark.train
+
+RECIPE = Recipe(crop_size=32)
+
+
+def pairs(video, still, part, own):
+    return BatchConfig(video_pairs=video, still_pairs=still, part_blends=part, self_blends=own)
+
+
+TWO_OF_EACH = pairs(2, 2, 2, 2)
+VIDEOS, STILLS = pairs(4, 0, 0, 0), pairs(0, 4, 0, 0)
+RED, BLUE = (90, -60, -60), (-60, -60, 90)
+
+
+def make(data, batch=TWO_OF_EACH, seed=0):
+    return PairBatches(data, batch, RECIPE, 2, seed)
+
+
+def assert_equal(a, b):
+    for field in dataclasses.fields(a):
+        assert torch.equal(getattr(a, field.name), getattr(b, field.name)), field.name
+
+
+def test_form_of_a_batch(faces):
+    batch = make(faces.data())[0]
+    assert (batch.crops.dtype, tuple(batch.crops.shape)) == (torch.uint8, (16, 32, 32, 3))
+    assert (batch.labels.dtype, batch.labels.tolist()) == (torch.float32, [0.0, 1.0] * 8)
+    assert (batch.differences.dtype, batch.differences.shape) == (torch.float32, (16, 2, 2))
+
+
+def test_a_step_depends_on_seed_and_step_alone(faces):
+    first, again = make(faces.data()), make(faces.data())
+    expected = {step: first[step] for step in (0, 1, 7)}
+    for step in (7, 0, 7, 1):  # in another order, and twice
+        assert_equal(again[step], expected[step])
+    for a, b in itertools.combinations(expected.values(), 2):
+        assert not torch.equal(a.crops, b.crops)
+    assert not torch.equal(make(faces.data(), seed=1)[0].crops, expected[0].crops)
+
+
+def test_reals_differ_from_themselves_nowhere(faces):
+    batches = make(faces.data())
+    fakes = []
+    for step in range(6):
+        differences = batches[step].differences
+        assert torch.equal(differences[0::2], torch.zeros(8, 2, 2))
+        fakes.append(differences[1::2])
+    known = torch.stack(fakes)
+    assert set(known.unique().tolist()) <= {-1.0, 0.0, 1.0}
+    assert (known == 1).float().mean() > 0.1
+
+
+def test_fakes_come_after_their_own_real(faces, monkeypatch):
+    """The halves of a pair show one picture but for the swapped face, which is less red."""
+    monkeypatch.setattr(batches_module, "degrade", lambda pictures, rng: pictures)
+    batches = make(faces.data(), pairs(4, 4, 4, 0))
+    for step in range(4):
+        crops = batches[step].crops.int()
+        change = crops[1::2] - crops[0::2]
+        assert (change[..., 0].sum(dim=(1, 2)) < 0).all()
+        assert (change[..., 2].sum(dim=(1, 2)) > 0).all()
+        assert (change.abs().amax(dim=3) <= 2).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+# Python 3.12 and later warn of fork in a process with threads; torch's loader forks on Linux.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_loader_gives_the_steps_in_order(faces, workers):
+    batches = make(faces.data())
+    loaded = list(open_batches(batches, 3, 8, workers))
+    assert len(loaded) == 5
+    for step, batch in enumerate(loaded, start=3):
+        assert_equal(batch, batches[step])
+
+
+def test_nothing_is_left_to_load_at_the_end(faces):
+    assert list(open_batches(make(faces.data()), 5, 5, 0)) == []
+
+
+# Which scenes are drawn.
+
+
+def test_methods_are_drawn_by_the_square_root_of_their_scenes(faces):
+    videos = (
+        *(faces.video(seed, ("common",), 1, tint=RED) for seed in range(9)),
+        faces.video(9, ("rare",), 1, tint=BLUE),
+    )
+    batches = make(faces.data(videos=videos), VIDEOS)
+    share = dict(zip(batches.by_method, batches.method_share, strict=True))
+    assert share == pytest.approx({"common": 3 / 4, "rare": 1 / 4})
+    rng = np.random.default_rng(0)
+    drawn = [batches._video_pair(rng) for _ in range(400)]
+    red = [(s.fake.astype(int) - s.real)[60, 56, 0] > 0 for s in drawn]
+    assert np.mean(red) == pytest.approx(3 / 4, abs=0.08)
+
+
+def test_favoured_methods_are_drawn_more_often(faces):
+    videos = (faces.video(1, ("a", "b", "c"), 1),)
+    favour = dataclasses.replace(VIDEOS, favoured=("b",), favour=4.0)
+    batches = make(faces.data(videos=videos), favour)
+    share = dict(zip(batches.by_method, batches.method_share, strict=True))
+    assert share == pytest.approx({"a": 1 / 6, "b": 4 / 6, "c": 1 / 6})
+
+
+def test_a_favoured_method_that_is_not_there_is_an_error(faces):
+    favour = dataclasses.replace(VIDEOS, favoured=("swap", "swop"), favour=4.0)
+    with pytest.raises(ConfigError, match=r"favoured: no video of the methods \['swop'\]"):
+        make(faces.data(), favour)
+
+
+def test_a_scene_with_two_fakes_of_a_method_counts_once(faces):
+    videos = (faces.video(1, ("a", "a", "a", "a"), 1), faces.video(2, ("b",), 1))
+    batches = make(faces.data(videos=videos), VIDEOS)
+    assert batches.method_share == pytest.approx([0.5, 0.5])
+
+
+def test_unswapped_frames_are_never_shown_as_fake(faces):
+    scene = faces.video(1, ("swap", "none"), frames=4, swapped=(2,))
+    scene.swapped[1] = False
+    batches = make(faces.data(videos=(scene,)), VIDEOS)
+    assert set(batches.by_method) == {"swap"}
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        pair = batches._video_pair(rng)
+        np.testing.assert_array_equal(pair.real, scene.real[2])
+        assert not np.array_equal(pair.real, pair.fake)
+
+
+def test_blends_are_made_of_reals_alone(faces):
+    """The fakes are painted magenta here: none of it may show in a blend."""
+    rng = np.random.default_rng(0)
+    videos = tuple(faces.video(s, tint=(120, -120, 120)) for s in (1, 2))
+    batches = make(faces.data(videos=videos), pairs(0, 0, 0, 4))
+    reals = [p for v in videos for p in v.real]
+    reals += [p for v in faces.data().reals for p in v.real]
+    reals += [s.sample(None).real for s in faces.data().stills + faces.data().portraits]
+    seen = set()
+    for _ in range(200):
+        drawn = batches._real(rng)
+        assert drawn.fake is drawn.real
+        seen.add(next(i for i, r in enumerate(reals) if np.array_equal(r, drawn.real)))
+    assert seen == set(range(len(reals)))
+
+
+# Whatever data there is.
+
+WITHOUT = [
+    ("videos",),
+    ("stills",),
+    ("portraits",),
+    ("reals",),
+    ("videos", "reals"),
+    ("stills", "portraits"),
+    ("videos", "reals", "portraits"),
+    ("stills", "portraits", "reals"),
+]
+
+
+@pytest.mark.parametrize("kinds", WITHOUT, ids="+".join)
+def test_works_without_some_kinds_of_data(faces, kinds):
+    batches = make(faces.data(**dict.fromkeys(kinds, ())))
+    for step in range(4):
+        batch = batches[step]
+        assert len(batch.crops) == 16
+        assert not torch.equal(batch.crops[0::2], batch.crops[1::2])
+
+
+@pytest.mark.parametrize("kept", ["videos", "reals", "stills", "portraits"])
+def test_self_blends_need_any_face(faces, kept):
+    without = {k: () for k in ("videos", "reals", "stills", "portraits") if k != kept}
+    assert len(make(faces.data(**without), pairs(0, 0, 0, 3))[0].crops) == 6
+
+
+@pytest.mark.parametrize(
+    ("batch", "kinds"),
+    [
+        (VIDEOS, ("videos", "stills")),
+        (STILLS, ("videos", "stills")),
+        (pairs(0, 0, 1, 0), ("videos", "stills")),
+        (TWO_OF_EACH, ("videos", "stills", "reals", "portraits")),
+        (pairs(0, 0, 0, 1), ("videos", "stills", "reals", "portraits")),
+    ],
+)
+def test_nothing_to_train_on_is_an_error_that_names_the_keys(faces, batch, kinds):
+    with pytest.raises(ConfigError, match=r"\[data\] labels"):
+        make(faces.data(**dict.fromkeys(kinds, ())), batch)
+
+
+def test_only_unswapped_videos_are_nothing_to_train_on(faces):
+    videos = (faces.video(1, swapped=()),)
+    with pytest.raises(ConfigError, match=r"\[data\] labels"):
+        make(faces.data(videos=videos, stills=()), VIDEOS)

@@ -1,0 +1,155 @@
+"""The training configuration: what is refused, what is converted, and the files we ship."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tellframe.errors import ConfigError
+from tellframe.recipe import Recipe
+from tellframe.train.config import (
+    BatchConfig,
+    DataConfig,
+    OptimConfig,
+    TrainConfig,
+    config_from_dict,
+    load_config,
+)
+
+pytestmark = pytest.mark.train
+
+SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+
+
+@pytest.fixture
+def toml(tmp_path):
+    def write(text=""):
+        path = tmp_path / "config.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimm": {}}, "unknown table 'optimm'; did you mean 'optim'?"),
+        ({"nam": "x"}, "unknown table 'nam'; did you mean 'name'?"),
+        ({"optim": {"learning_rat": 1.0}}, "[optim]: unknown key 'learning_rat'; did you mean"),
+        ({"optim": {"warm_up": 3}}, "[optim]: unknown key 'warm_up'; did you mean 'warmup'?"),
+        ({"batch": {"stil_pairs": 3}}, "[batch]: unknown key 'stil_pairs'; did you mean 'still_p"),
+        ({"recipe": {"cropsize": 64}}, "[recipe]: unknown key 'cropsize'; did you mean 'crop_s"),
+        ({"optim": {"steps": 10.0}}, "[optim]: steps = 10.0 must be of type int"),
+        ({"optim": {"lr": "fast"}}, "[optim]: lr = 'fast' must be of type float"),
+        ({"optim": {"lr": True}}, "[optim]: lr = True must be of type float"),
+        ({"optim": {"seed": True}}, "[optim]: seed = True must be of type int"),
+        ({"model": {"backbone": 3}}, "[model]: backbone = 3 must be of type str"),
+        ({"data": {"stills": "one.zip"}}, "[data]: stills = 'one.zip' must be of type tuple"),
+        ({"data": {"stills": [1]}}, "[data]: stills = 1 must be of type str"),
+        ({"recipe": {"crop_size": 8}}, "crop_size = 8 is out of range"),
+        ({"optim": 3}, "[optim] must be a table, not 3"),
+        ({"recipe": [{"margin": 0.1}]}, "[recipe] must be a table, not [{'margin': 0.1}]"),
+    ],
+)
+def test_bad_values_are_errors_that_say_what_to_do(values, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        config_from_dict(values)
+
+
+def test_empty_tables_give_the_defaults():
+    assert config_from_dict({}) == TrainConfig()
+    assert config_from_dict({"optim": {}, "recipe": {}}) == TrainConfig()
+
+
+def test_an_integer_stands_for_a_float_and_a_list_for_a_tuple():
+    config = config_from_dict(
+        {"optim": {"lr": 1}, "data": {"stills": ["a"]}, "recipe": {"mean": [0, 1, 0]}}
+    )
+    assert (config.optim.lr, type(config.optim.lr)) == (1.0, float)
+    assert config.data.stills == ("a",)
+    assert config.recipe.mean == (0.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("override", "table", "key", "value"),
+    [
+        ("optim.lr=1e-3", "optim", "lr", 1e-3),
+        ("optim.lr=1", "optim", "lr", 1.0),
+        (" optim.steps =5", "optim", "steps", 5),
+        ("model.backbone=resnet18", "model", "backbone", "resnet18"),
+        ("model.backbone='resnet18'", "model", "backbone", "resnet18"),
+        ("model.pretrained=", "model", "pretrained", ""),
+        ("data.labels=../a b/labels.csv", "data", "labels", "../a b/labels.csv"),
+        ('data.stills=["a.zip", "b.zip"]', "data", "stills", ("a.zip", "b.zip")),
+        ("recipe.keep_all=false", "recipe", "keep_all", False),
+    ],
+)
+def test_overrides_take_toml_values_and_bare_words(toml, override, table, key, value):
+    config = load_config(toml("[optim]\nlr = 0.5\nsteps = 7\n"), [override])
+    assert getattr(getattr(config, table), key) == value
+    untouched = {"lr": 0.5, "steps": 7}
+    untouched.pop(key, None)
+    assert {k: getattr(config.optim, k) for k in untouched} == untouched
+
+
+def test_the_last_override_holds_and_the_name_is_a_bare_word(toml):
+    config = load_config(toml(), ["optim.lr=1.0", "name=second", "optim.lr=2.0"])
+    assert (config.name, config.optim.lr) == ("second", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optim.lr"], "expected table.key=value"),
+        (["optim.rl=1"], "did you mean 'lr'"),
+        (["optm.lr=1"], "did you mean 'optim'"),
+        (["optim.lr=fast"], "must be of type float"),
+        (["model=small"], "[model] must be a table"),
+    ],
+)
+def test_bad_overrides_are_errors(toml, overrides, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config(toml(), overrides)
+
+
+def test_files_that_cannot_be_read_are_errors_that_name_them(toml, tmp_path):
+    with pytest.raises(ConfigError, match=r"absent\.toml"):
+        load_config(tmp_path / "absent.toml")
+    with pytest.raises(ConfigError, match=r"config\.toml: cannot be read as TOML"):
+        load_config(toml("[optim\n"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_shipped_configurations_load(path):
+    config = load_config(path)
+    assert config.name == path.stem
+    assert config.batch.num_pairs > 0
+    assert config_from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_something_is_shipped():
+    assert SHIPPED
+
+
+def test_json_round_trip_keeps_every_field():
+    config = TrainConfig(
+        name="other",
+        recipe=Recipe(margin=0.3, mean=(0.4, 0.5, 0.6), crop_size=64),
+        data=DataConfig(labels="a.csv", stills=("b.zip", "c.zip"), validation=0.5),
+        batch=BatchConfig(still_pairs=1),
+        optim=OptimConfig(lr=1e-3, ema=0.9),
+    )
+    again = config_from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert again.recipe.digest == config.recipe.digest
+    assert again != dataclasses.replace(config, name="unnamed")
+
+
+def test_pairs_of_a_batch_are_counted():
+    batch = BatchConfig(video_pairs=1, still_pairs=2, part_blends=3, self_blends=4)
+    assert batch.num_pairs == 10

@@ -1,0 +1,554 @@
+"""The training loop: steps, losses, exact resume, checkpoints, validation and log."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tellframe.errors import ConfigError, RecipeMismatchError
+from tellframe.train import loop
+from tellframe.train.augment import cut
+from tellframe.train.batches import Batch, PairBatches
+from tellframe.train.config import BatchConfig, OptimConfig
+from tellframe.train.loop import (
+    build_optimizer,
+    learning_rate,
+    load_checkpoint,
+    load_trained,
+    num_cells,
+    pair_losses,
+    read_checkpoint,
+    score,
+    train,
+    train_step,
+    update_mean,
+    validate,
+)
+from tellframe.train.models import FrameClassifier
+
+pytestmark = pytest.mark.train
+
+
+def build(config, seed=0):
+    torch.manual_seed(seed)
+    return FrameClassifier(config.model, config.recipe)
+
+
+def changed(config, **tables):
+    """Return the configuration with fields of its tables replaced."""
+    new = {k: dataclasses.replace(getattr(config, k), **v) for k, v in tables.items()}
+    return dataclasses.replace(config, **new)
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def assert_same_tensors(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+# The schedule.
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(0, 0.02), (1, 0.04), (49, 1.0), (50, 1.0), (100, 0.5), (150, 0.0), (75, 0.5 + 0.5**1.5)],
+)
+def test_learning_rate_warms_up_and_falls_by_half_a_cosine(step, expected):
+    config = OptimConfig(lr=1.0, steps=150, warmup=50)
+    assert learning_rate(step, config) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 10, 20])
+def test_learning_rate_is_never_negative_nor_above_its_peak(warmup):
+    config = OptimConfig(lr=0.3, steps=10, warmup=warmup)
+    rates = [learning_rate(step, config) for step in range(10)]
+    assert all(0 < rate <= 0.3 for rate in rates)
+    peak = rates.index(max(rates))
+    assert rates == sorted(rates[:peak]) + sorted(rates[peak:], reverse=True)
+
+
+# The losses, by hand.
+
+
+def softplus(x):
+    return math.log1p(math.exp(x))
+
+
+def make_batch(differences, labels=(0, 1, 0, 1)):
+    crops = torch.zeros(len(labels), 8, 8, 3, dtype=torch.uint8)
+    targets = torch.tensor(differences, dtype=torch.float32)
+    return Batch(crops, torch.tensor(labels, dtype=torch.float32), targets)
+
+
+def test_losses_by_hand():
+    logits = torch.tensor([1.0, 3.0, -2.0, 0.5])
+    maps = torch.tensor([[[0.0, 1.0]], [[2.0, -1.0]], [[0.5, 0.5]], [[4.0, 4.0]]])
+    batch = make_batch([[[0, 0]], [[1, -1]], [[0, -1]], [[-1, 1]]])
+    losses = pair_losses(logits, maps, batch)
+    label = (softplus(1.0) + softplus(-3.0) + softplus(-2.0) + softplus(-0.5)) / 4
+    pair = (softplus(1.0 - 3.0) + softplus(-2.0 - 0.5)) / 2
+    # Five cells are known: reals 0, 1, 0.5 with target 0, fakes 2 and 4 with target 1.
+    cells = [softplus(0.0), softplus(1.0), softplus(0.5), softplus(-2.0), softplus(-4.0)]
+    assert {k: v.item() for k, v in losses.items()} == pytest.approx(
+        {"loss": label, "pair": pair, "map": sum(cells) / 5}, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize(("real", "fake", "low"), [(-3.0, 3.0, True), (3.0, -3.0, False)])
+def test_pair_loss_wants_the_fake_above_its_own_real(real, fake, low):
+    zeros = [[[0]], [[0]]]
+    losses = pair_losses(
+        torch.tensor([real, fake]), torch.zeros(2, 1, 1), make_batch(zeros, (0, 1))
+    )
+    assert (losses["pair"].item() < 0.1) is low
+    assert losses["pair"].item() == pytest.approx(softplus(real - fake), abs=1e-6)
+
+
+def test_unknown_places_have_neither_loss_nor_gradient():
+    maps = torch.tensor([[[5.0]], [[-5.0]]], requires_grad=True)
+    losses = pair_losses(torch.zeros(2), maps, make_batch([[[-1]], [[-1]]], (0, 1)))
+    assert losses["map"].item() == 0
+    losses["map"].backward()
+    assert not maps.grad.any()
+
+
+# The running mean.
+
+
+def test_running_mean_moves_weights_and_statistics_by_the_decay():
+    model, mean = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    nn.init.constant_(model.weight, 5.0)
+    model.running_var.fill_(3.0)
+    model.num_batches_tracked.fill_(7)
+    update_mean(mean, model, 0.75)
+    assert mean.weight.tolist() == [2.0, 2.0]  # 0.75 * 1 + 0.25 * 5
+    assert mean.running_var.tolist() == [1.5, 1.5]
+    assert mean.num_batches_tracked.item() == 7
+    assert model.weight.tolist() == [5.0, 5.0]
+
+
+@pytest.mark.parametrize(("step", "decay"), [(0, 0.1), (8, 0.5), (10**6, 0.998)])
+def test_running_mean_follows_faster_early_on(config, faces, step, decay):
+    config = changed(config, optim={"ema": 0.998, "steps": 2 * 10**6, "warmup": 1})
+    model, mean = build(config), build(config, seed=1)
+    before = {k: v.clone() for k, v in mean.named_parameters()}
+    batch = batches_of(faces, config)[0]
+    train_step(model, mean, build_optimizer(model, config.optim), batch, step, config.optim)
+    for name, now in mean.named_parameters():
+        expected = decay * before[name] + (1 - decay) * dict(model.named_parameters())[name]
+        torch.testing.assert_close(now.detach(), expected.detach(), atol=1e-5, rtol=1e-4)
+
+
+# One step.
+
+
+def batches_of(faces, config, **data):
+    return PairBatches(faces.data(**data), config.batch, config.recipe, 2, config.optim.seed)
+
+
+def test_weight_decay_is_for_matrices_and_kernels(config):
+    optimizer = build_optimizer(build(config), config.optim)
+    decayed, others = optimizer.param_groups
+    assert decayed["weight_decay"] == config.optim.weight_decay > 0
+    assert others["weight_decay"] == 0
+    assert {p.ndim > 1 for p in decayed["params"]} == {True}
+    assert {p.ndim > 1 for p in others["params"]} == {False}
+
+
+def test_a_step_is_decided_by_its_number(config, faces):
+    """Whatever was drawn before it: otherwise dropout would differ in a resumed run."""
+    results = []
+    for noise in (0, 5):
+        model, mean = build(config), build(config)
+        torch.rand(noise)
+        batch = batches_of(faces, config)[3]
+        optimizer = build_optimizer(model, config.optim)
+        results.append(
+            (train_step(model, mean, optimizer, batch, 3, config.optim), model.state_dict())
+        )
+        assert optimizer.param_groups[0]["lr"] == learning_rate(3, config.optim)
+    assert results[0][0] == results[1][0]
+    assert_same_tensors(results[0][1], results[1][1])
+
+
+def test_overfits_a_handful_of_pairs(config, faces):
+    config = changed(config, optim={"steps": 1000, "warmup": 3, "lr": 3e-3})
+    pairs = BatchConfig(video_pairs=3, still_pairs=3, part_blends=0, self_blends=0)
+    config = dataclasses.replace(config, batch=pairs)
+    model, mean = build(config).to(memory_format=torch.channels_last), build(config)
+    optimizer = build_optimizer(model, config.optim)
+    batch = batches_of(faces, config)[0]
+    losses = [train_step(model, mean, optimizer, batch, step, config.optim) for step in range(15)]
+    for name, most in (("loss", 0.5), ("pair", 0.5), ("map", 0.7)):
+        assert losses[-1][name] < most * losses[0][name], name
+    model.train()  # with the statistics of this batch, as those of the run are still young
+    with torch.no_grad():
+        logits, _ = model(batch.crops)
+    assert (logits[1::2] > logits[0::2]).all()
+
+
+def test_the_gradient_is_clipped(config, faces):
+    config = changed(config, optim={"clip": 1e-3})
+    model, mean = build(config), build(config)
+    optimizer = build_optimizer(model, config.optim)
+    train_step(model, mean, optimizer, batches_of(faces, config)[0], 0, config.optim)
+    norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm()
+    assert norm.item() == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_counting_cells_changes_nothing(config, training):
+    model = build(config).train(training)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    assert num_cells(model, config) == 2
+    assert model.training is training
+    assert_same_tensors(model.state_dict(), before)
+
+
+# Whole runs, and what interrupts them.
+
+
+class Stopped(Exception):  # noqa: N818 - an interruption, not an error
+    """Stands for a lost machine."""
+
+
+@pytest.fixture
+def run(faces, monkeypatch):
+    """Train on drawn faces; `stop` breaks the run off before that step."""
+    monkeypatch.setattr(loop, "load_data", lambda *_: (faces.data(), faces.data()))
+    monkeypatch.setattr(loop, "keep_memory", lambda: None)  # changes the whole process
+
+    def start(config, folder, *, stop=None, resume=False, workers=0):
+        def step_or_stop(*arguments):
+            if arguments[4] == stop:
+                raise Stopped
+            return train_step(*arguments)
+
+        monkeypatch.setattr(loop, "train_step", step_or_stop)
+        if stop is None:
+            return train(config, folder, resume=resume, workers=workers)
+        with pytest.raises(Stopped):
+            train(config, folder, resume=resume, workers=workers)
+        return None
+
+    return start
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("backbone", "stop", "workers"),
+    [("test_efficientnet", 3, 0), ("test_efficientnet", 5, 1), ("test_resnet", 3, 0)],
+)
+def test_a_resumed_run_repeats_the_straight_one_bit_by_bit(
+    config, run, tmp_path, backbone, stop, workers
+):
+    config = changed(config, model={"backbone": backbone, "dropout": 0.5})
+    straight = run(config, tmp_path / "straight", workers=workers)
+    run(config, tmp_path / "broken", stop=stop, workers=workers)
+    assert read_checkpoint(tmp_path / "broken")[0]["step"] == 3
+    resumed = run(config, tmp_path / "broken", resume=True, workers=workers)
+    assert_same_tensors(resumed.state_dict(), straight.state_dict())
+    (one, expected), (two, tensors) = (
+        read_checkpoint(tmp_path / name) for name in ("straight", "broken")
+    )
+    assert one == two
+    assert_same_tensors(tensors, expected)  # the model, its mean and the optimiser's state
+    rows = [
+        {
+            r["step"]: {k: r[k] for k in ("loss", "pair", "map")}
+            for r in log_of(folder)
+            if "loss" in r
+        }
+        for folder in (tmp_path / "straight", tmp_path / "broken")
+    ]
+    assert rows[0] == rows[1]
+    assert list(rows[0]) == list(range(6))
+
+
+def test_the_seed_decides_the_result(config, run, tmp_path):
+    config = changed(config, optim={"steps": 2})
+    first, again, other = (
+        run(changed(config, optim={"seed": seed}), tmp_path / name).state_dict()
+        for name, seed in (("first", 1), ("again", 1), ("other", 2))
+    )
+    assert_same_tensors(first, again)
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_a_finished_run_can_be_resumed_and_changes_nothing(config, run, tmp_path):
+    done = run(config, tmp_path)
+    lines = len(log_of(tmp_path))
+    again = run(config, tmp_path, resume=True)
+    assert_same_tensors(again.state_dict(), done.state_dict())
+    assert len(log_of(tmp_path)) == lines
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"optim": {"lr": 0.1}},
+        {"optim": {"seed": 9}},
+        {"optim": {"steps": 7}},
+        {"batch": {"still_pairs": 2}},
+        {"recipe": {"margin": 0.2}},
+        {"data": {"labels": "other.csv"}},
+    ],
+)
+def test_a_checkpoint_of_another_configuration_is_refused(config, run, tmp_path, tables):
+    run(config, tmp_path, stop=3)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="another configuration"):
+        run(changed(config, **tables), tmp_path, resume=True)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_folder_with_a_checkpoint_is_refused_without_resume(config, run, tmp_path):
+    run(config, tmp_path, stop=3)
+    with pytest.raises(ConfigError, match="holds a checkpoint; add --resume"):
+        run(config, tmp_path)
+    (tmp_path / "checkpoint.json").unlink()  # the file for people alone; the weights are there
+    with pytest.raises(ConfigError, match="holds a checkpoint; add --resume"):
+        run(config, tmp_path)
+
+
+def test_a_key_of_a_later_version_counts_as_its_default(config, run, tmp_path):
+    run(config, tmp_path, stop=3)
+    meta, tensors = read_checkpoint(tmp_path)
+    del meta["config"]["optim"]["clip"]
+    loop.save_file(tensors, tmp_path / "checkpoint.safetensors", {"tellframe": json.dumps(meta)})
+    run(config, tmp_path, resume=True)
+    with pytest.raises(ConfigError, match="another configuration"):
+        run(changed(config, optim={"clip": 2.0}), tmp_path, resume=True)
+
+
+def test_nothing_to_resume_is_an_error(config, run, tmp_path):
+    with pytest.raises(ConfigError, match="holds no checkpoint"):
+        run(config, tmp_path, resume=True)
+    with pytest.raises(ConfigError, match="holds no checkpoint"):
+        load_trained(tmp_path)
+
+
+def test_a_broken_save_leaves_the_last_checkpoint_whole(config, run, tmp_path, monkeypatch):
+    def broken(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    run(config, tmp_path, stop=3)
+    before, _ = read_checkpoint(tmp_path)
+    monkeypatch.setattr(loop, "save_file", broken)
+    with pytest.raises(OSError, match="disk full"):
+        run(config, tmp_path, resume=True)
+    assert read_checkpoint(tmp_path)[0] == before
+
+
+def test_a_checkpoint_says_what_made_it(config, run, tmp_path):
+    run(config, tmp_path)
+    meta, tensors = read_checkpoint(tmp_path)
+    assert meta == json.loads((tmp_path / "checkpoint.json").read_text())
+    assert (meta["format"], meta["step"]) == (1, 6)
+    assert meta["recipe_digest"] == config.recipe.digest
+    assert {k.split(".")[0] for k in tensors} == {"model", "mean", "optimizer"}
+    assert [p.name for p in tmp_path.iterdir() if "part" in p.name] == []
+
+
+def test_the_running_mean_is_what_is_loaded(config, run, tmp_path):
+    # The weights it started from may be gone by then.
+    mean = run(config, tmp_path)
+    model, loaded, meta = load_trained(tmp_path)
+    assert_same_tensors(model.state_dict(), mean.state_dict())
+    assert loaded == config
+    assert meta["step"] == 6
+    assert not model.training
+    weights = read_checkpoint(tmp_path)[1]["model.head.weight"]
+    assert not torch.equal(weights, model.head.weight)
+
+
+def test_loading_needs_no_pretrained_file(config, run, tmp_path):
+    run(config, tmp_path)
+    meta, tensors = read_checkpoint(tmp_path)
+    meta["config"]["model"]["pretrained"] = "gone.pth"
+    loop.save_file(tensors, tmp_path / "checkpoint.safetensors", {"tellframe": json.dumps(meta)})
+    _, loaded, _ = load_trained(tmp_path)
+    assert loaded.model.pretrained == "gone.pth"
+
+
+def test_restoring_brings_back_the_optimiser(config, faces, run, tmp_path):
+    run(config, tmp_path, stop=4)
+    model, mean = build(config, 5), build(config, 6)
+    optimizer = build_optimizer(model, config.optim)
+    assert load_checkpoint(tmp_path, config, model, mean, optimizer) == 3
+    steps = {s["step"].item() for s in optimizer.state.values()}
+    assert steps == {3.0}
+    assert len(optimizer.state) == len(list(model.parameters()))
+
+
+def test_every_line_of_the_log_is_json(config, run, tmp_path, capsys):
+    config = changed(config, optim={"validate_every": 4})
+    run(config, tmp_path)
+    rows = log_of(tmp_path)
+    steps = [r for r in rows if "loss" in r]
+    validations = [r for r in rows if "loss" not in r]
+    assert [r["step"] for r in steps] == list(range(6))
+    assert [r["step"] for r in validations] == [3, 5]
+    for row in rows:
+        assert all(math.isfinite(v) for v in row.values())
+    names = [f"{a}_{b}" for a in ("video", "still") for b in ("auc", "ranked", "log_loss")]
+    assert all(set(row) == {"step", "seconds", *names} for row in validations)
+    shown = capsys.readouterr().err
+    assert "step 1/6" in shown
+    assert "video_auc" in shown
+
+
+# Runs in stages: one stops early, the next starts from its running mean.
+
+
+@pytest.mark.parametrize(("stop", "last"), [(0, 6), (4, 4), (6, 6), (60, 6)])
+def test_a_run_stops_early_on_the_same_schedule(config, run, tmp_path, stop, last):
+    run(changed(config, optim={"stop": stop}), tmp_path / "stopped")
+    assert read_checkpoint(tmp_path / "stopped")[0]["step"] == last
+    run(config, tmp_path / "straight")
+    stopped, straight = (
+        [r["loss"] for r in log_of(tmp_path / name) if "loss" in r]
+        for name in ("stopped", "straight")
+    )
+    assert stopped == straight[:last]
+    assert "loss" not in log_of(tmp_path / "stopped")[-1]  # it ends with a validation
+
+
+def test_a_stage_starts_from_the_running_mean_of_another(config, run, tmp_path, monkeypatch):
+    mean = run(config, tmp_path / "one").state_dict()
+    config = changed(config, model={"start": str(tmp_path / "one")}, optim={"seed": 1})
+    seen = []
+
+    def look(model, mean_model, *_):
+        seen.extend([model.state_dict(), mean_model.state_dict()])
+        raise Stopped
+
+    monkeypatch.setattr(loop, "PairBatches", lambda *_: [None] * 6)
+    monkeypatch.setattr(loop, "open_batches", lambda *_: [None])
+    monkeypatch.setattr(loop, "train_step", look)
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "two")
+    for state in seen:
+        assert_same_tensors(state, mean)
+
+
+def test_a_resumed_stage_does_not_start_again(config, run, tmp_path):
+    run(config, tmp_path / "one")
+    config = changed(config, model={"start": str(tmp_path / "one")}, optim={"seed": 1})
+    straight = run(config, tmp_path / "straight")
+    run(config, tmp_path / "broken", stop=3)
+    (tmp_path / "one").rename(tmp_path / "gone")
+    resumed = run(config, tmp_path / "broken", resume=True)
+    assert_same_tensors(resumed.state_dict(), straight.state_dict())
+    assert_same_tensors(load_trained(tmp_path / "broken")[0].state_dict(), straight.state_dict())
+
+
+def test_a_start_that_does_not_fit_is_refused(config, run, tmp_path):
+    run(config, tmp_path / "one")
+    start = {"start": str(tmp_path / "one")}
+    with pytest.raises(RecipeMismatchError, match=r"one and this configuration.*margin"):
+        run(changed(config, model=start, recipe={"margin": 0.4}), tmp_path / "two")
+    with pytest.raises(ConfigError, match="has the backbone test_efficientnet, not test_resnet"):
+        run(changed(config, model={**start, "backbone": "test_resnet"}), tmp_path / "two")
+    with pytest.raises(ConfigError, match="absent: holds no checkpoint"):
+        run(changed(config, model={"start": str(tmp_path / "absent")}), tmp_path / "two")
+
+
+# Validation.
+
+
+@pytest.fixture
+def trained(config, faces):
+    """A model whose running statistics are no longer those of a new one."""
+    model = build(config)
+    for step in range(3):
+        train_step(
+            *(model, build(config), build_optimizer(model, config.optim)),
+            *(batches_of(faces, config)[step], step, config.optim),
+        )
+    return model
+
+
+def test_a_crop_scores_the_same_alone_and_among_others(config, faces, trained):
+    pairs = [cut(faces.sample(seed), 64, 0.1, None) for seed in range(20)]
+    crops = np.stack([crop for pair in pairs for crop in pair])
+    together = score(trained.train(), crops)  # more than one chunk
+    assert together.shape == (40,)
+    alone = np.concatenate([score(trained.train(), crop[None]) for crop in crops])
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+    np.testing.assert_allclose(score(trained, crops[::-1].copy())[::-1], together, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_validation_judges_and_learns_nothing(config, faces, trained, training):
+    trained.zero_grad(set_to_none=True)
+    before = {k: v.clone() for k, v in trained.state_dict().items()}
+    expected = validate(trained.eval(), faces.data(), config)
+    assert validate(trained.train(training), faces.data(), config) == expected
+    assert all(p.grad is None for p in trained.parameters())
+    assert all(p.requires_grad for p in trained.parameters())
+    assert_same_tensors(trained.state_dict(), before)
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """Score crops by their red alone; return the batches that were scored."""
+    seen = []
+
+    def by_red(model, crops):
+        seen.append(crops)
+        return crops[..., 0].mean(axis=(1, 2)) - 128.0
+
+    monkeypatch.setattr(loop, "score", by_red)
+    return seen
+
+
+@pytest.mark.parametrize(("tint", "expected"), [((90, 0, 0), 1.0), ((-90, 0, 0), 0.0)])
+def test_validation_ranks_fakes_above_their_reals(config, faces, judged, tint, expected):
+    data = faces.data(videos=(faces.video(1, tint=tint),), stills=())
+    results = validate(None, data, config)
+    assert results["video_ranked"] == results["video_auc"] == expected
+    assert not [k for k in results if k.startswith("still")]
+
+
+def test_validation_looks_at_swapped_frames_alone(config, faces, judged):
+    scene = faces.video(1, frames=12, swapped=tuple(range(0, 12, 2)))
+    validate(None, faces.data(videos=(scene,), stills=()), config, frames=4)
+    (crops,) = judged
+    assert len(crops) == 8
+    for real, fake in zip(crops[:4], crops[4:], strict=True):
+        assert not np.array_equal(real, fake)
+    assert all(not np.array_equal(a, b) for a, b in itertools.combinations(crops[:4], 2))
+
+
+def test_validation_without_data_measures_nothing(config, faces, judged):
+    assert validate(None, faces.data(videos=(), stills=()), config) == {}
+    nothing_swapped = (faces.video(1, swapped=()),)
+    assert validate(None, faces.data(videos=nothing_swapped, stills=()), config) == {}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "auc", "ranked", "log_loss"),
+    [
+        ([(-1, 1), (-1, 1)], 1.0, 1.0, softplus(-1)),
+        ([(1, -1)], 0.0, 0.0, softplus(1)),
+        ([(0, 0)], 0.5, 0.0, math.log(2)),
+        # Every fake above its own real, but not above the other real.
+        ([(-4, -2), (2, 4)], 0.75, 1.0, (softplus(-4) + softplus(2)) / 2),
+    ],
+)
+def test_pair_metrics_by_hand(pairs, auc, ranked, log_loss):
+    metrics = loop._pair_metrics(np.array(pairs, dtype=float))
+    assert metrics == pytest.approx({"auc": auc, "ranked": ranked, "log_loss": log_loss})
