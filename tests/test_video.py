@@ -615,6 +615,23 @@ def test_the_size_may_change_within_a_stream(make_video, read_number, tmp_path):
     assert [f.image.shape for f in frames] == [(64, 96, 3)] * 10 + [(120, 160, 3)] * 10
 
 
+def test_settings_that_change_within_a_stream_are_not_skipped(
+    make_video, read_number, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(video, "MIN_SKIP", 0)
+    first = make_video(tmp_path / "a.flv", seconds=np.arange(20) / 25)
+    second = make_video(tmp_path / "b.flv", seconds=2 + np.arange(20) / 25, size=(160, 120))
+    path = tmp_path / "joined.flv"
+    path.write_bytes(first.read_bytes() + second.read_bytes()[13:])  # without its file header
+    listing = list_frames(path)
+    assert listing.stamped
+    for wanted in ([38], [3, 38], [10, 19, 20, 29]):
+        frames = list(read_frames(path, listing, wanted))
+        assert [f.index for f in frames] == wanted
+        assert [read_number(f.image) for f in frames] == [w % 20 for w in wanted]
+        assert [f.image.shape[0] for f in frames] == [64 if w < 20 else 120 for w in wanted]
+
+
 def test_one_picture(make_video, read_numbers, tmp_path):
     path = make_video(tmp_path / "a.mp4", 1)
     media = list_frames(path).media

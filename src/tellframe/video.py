@@ -11,7 +11,7 @@ import hashlib
 import stat
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,10 +120,9 @@ def list_frames(path: str | Path) -> Listing:
         stamps, keyed, shown, broken = _list_packets(path, container, stream)
         if not len(shown):
             raise NoVideoError(f"{path}: its video stream holds no picture; is the file complete?")
-        rate = float(stream.average_rate or stream.guessed_rate or 25)
-        unit = float(stream.time_base or 0)
-        times, packets, starts, stamped = _present(stamps, keyed, shown, unit, rate)
-        step = float(np.median(np.diff(times))) if len(times) > 1 else 1 / rate
+        rate, unit = stream.average_rate or stream.guessed_rate or 25, stream.time_base or 0
+        times, packets, starts, stamped = _present(stamps, keyed, shown, float(unit), float(rate))
+        step = float(np.median(np.diff(times))) if len(times) > 1 else float(1 / rate)
         duration = float(times[-1]) + step
         codec = stream.codec_context
         media = Media(
@@ -145,11 +144,7 @@ def list_frames(path: str | Path) -> Listing:
 
 
 def read_frames(
-    path: str | Path,
-    listing: Listing,
-    wanted: Sequence[int] | NDArray[np.int64],
-    *,
-    threads: int = 0,
+    path: str | Path, listing: Listing, wanted: Iterable[int], *, threads: int = 0
 ) -> Iterator[Frame]:
     """Decode the wanted pictures in one sequential pass.
 
@@ -170,22 +165,21 @@ def read_frames(
         DecodeError: not one picture could be decoded without damage.
         LimitError: a picture takes more memory than there is.
     """
-    wanted = np.asarray(wanted, dtype=np.int64)
-    if not len(wanted):
+    positions, num_read = np.fromiter(wanted, dtype=np.int64), 0
+    if not len(positions):
         return
-    num_read = 0
     with _open(path) as (container, stream):
         stream.thread_type = "AUTO"
         stream.thread_count = threads
-        pictures = _decode(container, stream, listing, wanted)
-        for position, picture in _pick(pictures, listing, wanted):
+        pictures = _decode(container, stream, listing, positions)
+        for position, picture in _pick(pictures, listing, positions):
             turns = round(picture.rotation / 90) % 4
             try:
                 stored = picture.to_ndarray(format="rgb24")
             except _DAMAGE:
                 continue
             except MemoryError as error:
-                raise LimitError(f"{path}: too little memory for a picture of it") from error
+                raise LimitError(f"{path}: too little memory for one of its pictures") from error
             num_read += 1
             image = np.ascontiguousarray(np.rot90(stored, turns))
             yield Frame(image, float(listing.times[position]), position, 90 * turns)
@@ -315,10 +309,8 @@ def _present(
 
 def _lacks_pictures(container: Any, stream: Any, num: int, duration: float, step: float) -> bool:
     """Tell whether the header announces clearly more than the `num` packets of the file."""
-    if stream.duration:
-        missing = float(stream.duration * stream.time_base) - duration
-    else:
-        missing = (container.duration or 0) / av.time_base - duration
+    of_stream = stream.duration and float(stream.duration * (stream.time_base or 0))
+    missing = (of_stream or (container.duration or 0) / av.time_base) - duration
     if stream.frames:  # counts what edit lists cut away as well, hence the second condition
         return bool(stream.frames > num + 2 and missing > 3 * step)
     return bool(missing > 0.5 + 0.05 * duration)  # sound may last somewhat longer

@@ -79,8 +79,10 @@ def _stretch_box(
     x0, y0, x1, y1 = (float(v) for v in box)
     dx, dy = margin * (x1 - x0) / 2, margin * (y1 - y0) / 2
     height, width = image.shape[:2]
-    clipped = [max(x0 - dx, 0), max(y0 - dy, 0), min(x1 + dx, width), min(y1 + dy, height)]
-    return np.array(clipped, dtype=np.float64)
+    left, top = min(max(x0 - dx, 0), width - 1), min(max(y0 - dy, 0), height - 1)
+    right, bottom = min(x1 + dx, width), min(y1 + dy, height)
+    # A box outside the picture keeps a pixel of its border, so that there is something to stretch.
+    return np.array([left, top, max(right, left + 1), max(bottom, top + 1)], dtype=np.float64)
 
 
 def crop_box(image: NDArray[np.uint8], box: NDArray[np.float64], size: int) -> NDArray[np.uint8]:

@@ -101,12 +101,12 @@ class Tracker:
         free = dict(enumerate(sightings))
         tracks = dict(enumerate(self._open))
         costs = sorted(
-            (cost, t, s)
+            (cost, track.sightings[-1].face.box.tolist(), sighting.face.box.tolist(), t, s)
             for t, track in tracks.items()
             for s, sighting in free.items()
             if (cost := _distance(track.sightings[-1], sighting)) is not None
         )
-        for _, t, s in costs:
+        for *_, t, s in costs:
             if t in tracks and s in free:
                 tracks.pop(t).sightings.append(free.pop(s))
         self._open += [FaceTrack([sighting]) for sighting in free.values()]
@@ -124,7 +124,10 @@ class Tracker:
     def finish(self) -> list[FaceTrack]:
         """Return all tracks in order of first appearance, the larger face first."""
         tracks = self._closed + self._open
-        return sorted(tracks, key=lambda t: (t.sightings[0].position, -t.size))
+        return sorted(
+            tracks,
+            key=lambda t: (t.sightings[0].position, -t.size, t.boxes[0].tolist()),
+        )
 
 
 def _distance(a: Sighting, b: Sighting) -> float | None:
