@@ -7,6 +7,8 @@ is always fed as it was trained.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +53,7 @@ def extract_clips(
     tracker = Tracker()
     times: list[float] = []
     num_faces, rotation = 0, 0
-    for frame in read_frames(path, listing, wanted, threads=threads):
+    for frame in _read_ahead(read_frames(path, listing, wanted, threads=threads)):
         sightings = _find_faces(frame, len(times), recipe, detector)
         tracker.update(frame.image, sightings)
         times.append(frame.time)
@@ -72,6 +74,18 @@ def extract_clips(
             "dropped_print": dropped["print"],
         },
     )
+
+
+def _read_ahead(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Decode the next frame while the caller looks for faces in this one.
+
+    Decoder and networks leave Python's lock free while they work, and neither keeps all cores busy.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(next, frames, None)
+        while (frame := pending.result()) is not None:
+            pending = pool.submit(next, frames, None)
+            yield frame
 
 
 def _find_faces(
