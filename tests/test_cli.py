@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tellframe.cli import build_parser, exit_status, find_videos, run
+from tellframe.cli import build_parser, run
+from tellframe.cli.detect import exit_status, find_videos
 from tellframe.types import Label, Reason, Verdict
 
 VERBS = ("detect", "models", "doctor", "train", "export", "calibrate", "evaluate", "bench")
@@ -75,7 +76,7 @@ def test_jsonl_has_one_row_for_every_input(samples, bad, tmp_path, capsys):
 
 
 def test_all_outputs_at_once(samples, tmp_path, capsys):
-    page, table = tmp_path / "report.html", tmp_path / "verdicts.csv"
+    page, table = tmp_path / "new" / "report.html", tmp_path / "verdicts.csv"
     arguments = ["detect", str(samples), "--html", str(page), "--csv", str(table), "--json"]
     assert run([*arguments, "--quiet", "--fail-on", "fake"]) == 10
     out, err = capsys.readouterr()
@@ -113,6 +114,16 @@ def test_nothing_analysed(bad, capsys):
 def test_usage_errors(arguments, message, capsys):
     assert run(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_known_before_the_work(samples, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for option, name in (("--csv", "file/verdicts.csv"), ("--html", "file/report.html")):
+        assert run(["detect", str(samples), option, str(tmp_path / name)]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "file" in err
+        assert "[1/3]" not in err
 
 
 def test_unknown_options_are_usage_errors():

@@ -1,0 +1,73 @@
+"""What several verbs share: how a verb is added, and how a detector is chosen."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tellframe.errors import UsageError
+
+if TYPE_CHECKING:
+    from tellframe.detector import Detector
+
+
+def add_verb(
+    verbs: Any,
+    run: Callable[[argparse.Namespace], int],
+    name: str,
+    help_text: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    """Add a verb whose help shows an example.
+
+    Args:
+        verbs: what `ArgumentParser.add_subparsers` returned.
+        run: takes the parsed options and returns the exit status.
+        name: of the verb.
+        help_text: what it does, beginning in lower case.
+        example: a command line.
+
+    Returns:
+        The verb's parser, for its own options.
+    """
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=help_text,
+        description=f"{help_text[0].upper()}{help_text[1:]}.",
+        epilog=f"example: {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose a model and what it sees."""
+    parser.add_argument(
+        "--model", metavar="BUNDLE", help="shipped name, folder or hf://owner/repository"
+    )
+    parser.add_argument("--frames", type=int, metavar="N", help="frames sampled from a video")
+    parser.add_argument("--face-detector", choices=("mtcnn", "yunet"), help="face detector")
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="threads; default: one a core"
+    )
+
+
+def load_detector(options: argparse.Namespace, *, keep_evidence: bool = False) -> Detector:
+    """Load the detector that the options ask for.
+
+    Raises:
+        TellframeError: an option is out of range, or the model cannot be loaded.
+    """
+    from tellframe.detector import load
+
+    if options.threads < 0:
+        raise UsageError(f"--threads {options.threads}: give 0 or more")
+    overrides = {"num_frames": options.frames, "face_detector": options.face_detector}
+    return load(
+        options.model,
+        threads=options.threads,
+        keep_evidence=keep_evidence,
+        **{k: v for k, v in overrides.items() if v is not None},
+    )
