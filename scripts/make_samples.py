@@ -387,8 +387,8 @@ def thin_plate(source: Points, target: Points) -> Callable[[Points], Points]:
     return lambda points: basis(points) @ coefficients
 
 
-GENERATED: Final = 96
-"""Side in pixels of the face that is generated, between the first deepfakes (64) and DFDC."""
+GENERATED: Final = 64
+"""Side in pixels of the face that is generated, that of the first deepfakes."""
 MARGIN: Final = 0.12
 """Room round the outline of the face, in shares of its longer side."""
 

@@ -86,7 +86,7 @@ class Clip:
     """The face crops of one person through time: all that a model ever sees."""
 
     person: int
-    """Number of the person in the video, from 1 in order of first appearance."""
+    """Number of the person in the video, from 1: by first appearance, then from left to right."""
     pixels: NDArray[np.uint8]
     """Shape (T, S, S, 3), RGB; zeros where `valid` is false."""
     times: NDArray[np.float64]
@@ -171,7 +171,7 @@ class FaceVerdict:
     """The judgement of one person."""
 
     person: int
-    """Number of the person in the video, from 1 in order of first appearance."""
+    """Number of the person in the video, from 1: by first appearance, then from left to right."""
     label: Label
     """REAL, FAKE or INCONCLUSIVE."""
     probability: float | None

@@ -125,8 +125,8 @@ def test_who_comes_later_is_numbered_later():
     assert [persons(t)[0] for t in follow(frames)] == [1, 2]
 
 
-def test_of_two_who_come_together_the_larger_is_first():
-    frames = [[see(n, 100, 100, 40, 1), see(n, 400, 100, 90, 2)] for n in range(4)]
+def test_of_two_who_come_together_the_left_one_is_first():
+    frames = [[see(n, 400, 100, 90, 1), see(n, 100, 100, 40, 2)] for n in range(4)]
     assert [persons(t)[0] for t in follow(frames)] == [2, 1]
 
 

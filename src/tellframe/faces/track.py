@@ -122,12 +122,9 @@ class Tracker:
         self._open = [t for t in self._open if not stale(t)]
 
     def finish(self) -> list[FaceTrack]:
-        """Return all tracks in order of first appearance, the larger face first."""
+        """Return all tracks in order of first appearance, then from left to right."""
         tracks = self._closed + self._open
-        return sorted(
-            tracks,
-            key=lambda t: (t.sightings[0].position, -t.size, t.boxes[0].tolist()),
-        )
+        return sorted(tracks, key=lambda t: (t.sightings[0].position, t.boxes[0].tolist()))
 
 
 def _distance(a: Sighting, b: Sighting) -> float | None:
