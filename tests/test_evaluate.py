@@ -145,3 +145,4 @@ def test_evaluate_and_calibrate_end_to_end(samples, tmp_path, capsys):
     fitted = load_bundle(bundle).calibration
     assert fitted.fitted_on == "half of the groups of labels.csv dev, 4 videos"
     assert fitted.slope > 0
+    assert load_bundle(bundle).metrics["samples"]["auc"] == 1.0

@@ -191,6 +191,16 @@ def calibrate(rows: Sequence[Row], description: str) -> Calibration:
     return fit_calibration(logits, labels, f"{description}, {len(used)} videos", weights=weights)
 
 
+def recalibrated(rows: Sequence[Row], calibration: Calibration) -> list[Row]:
+    """Return scored rows with the probabilities of another calibration; verdicts stay as given."""
+    return [
+        row
+        if row.logit is None
+        else dataclasses.replace(row, probability=float(calibration.probability(row.logit)))
+        for row in rows
+    ]
+
+
 def auc(labels: Array, scores: Array) -> float:
     """Return the area under the ROC curve: the chance that a fake scores above a real.
 

@@ -127,13 +127,17 @@ def add_calibrate(verbs: Any) -> None:
 def run_calibrate(options: argparse.Namespace) -> int:
     """Run the verb; return the exit status."""
     from tellframe.bundle import write_bundle
-    from tellframe.evaluate import calibrate
+    from tellframe.evaluate import calibrate, recalibrated, tables
 
     if not options.model or not (Path(options.model) / "bundle.json").is_file():
         raise UsageError("calibrate changes the bundle: give its folder with --model")
     detector, rows = _score_labels(options)
     calibration = calibrate(rows, f"half of the groups of {options.labels.name} {options.split}")
-    write_bundle(dataclasses.replace(detector.bundle, calibration=calibration), Path(options.model))
+    metrics = tables(recalibrated(rows, calibration))
+    for figures in metrics.values():
+        del figures["verdicts"]  # they were given before the calibration
+    bundle = dataclasses.replace(detector.bundle, calibration=calibration, metrics=metrics)
+    write_bundle(bundle, Path(options.model))
     print(f"slope {calibration.slope:.4f}, intercept {calibration.intercept:.4f}")
     return status.DONE
 
