@@ -99,8 +99,9 @@ def test_calibration_sees_its_half_of_the_groups_only():
     rng = np.random.default_rng(0)
     rows = [row(bool(i % 2), float(rng.normal(1.5 * (i % 2), 1)), g) for i, g in enumerate(used)]
     nonsense = [row(True, -50.0, g) for g in unused]
+    nonsense += [row(True, -50.0, g, source="fakes only") for g in used]
     assert calibrate(rows, "x") == calibrate(rows + nonsense, "x")
-    with pytest.raises(UsageError, match="real and fake"):
+    with pytest.raises(UsageError, match="needs a source"):
         calibrate(nonsense, "x")
 
 
@@ -122,7 +123,7 @@ def test_bad_label_files(tmp_path, text, message):
 
 def test_evaluate_and_calibrate_end_to_end(samples, tmp_path, capsys):
     lines = ["path,label,source,method,group,pair,split"]
-    used = [g for g in (f"group{i}" for i in range(50)) if in_calibration_half(g)][:2]
+    used = [g for g in (f"group{i}" for i in range(50)) if in_calibration_half(g)][:3]
     for group in used:
         lines += [
             f"{samples / 'real.mp4'},REAL,samples,none,{group},p-{group},dev",
@@ -133,7 +134,7 @@ def test_evaluate_and_calibrate_end_to_end(samples, tmp_path, capsys):
     labels.write_text("\n".join(lines) + "\n")
     assert run(["evaluate", str(labels), "-o", str(tmp_path / "out"), "--frames", "4"]) == 0
     out = capsys.readouterr().out
-    assert "| samples | 5 (3) | 0.800 | 1.000" in out
+    assert "| samples | 7 (4) | 0.857 | 1.000" in out
     assert (tmp_path / "out" / "table.md").read_text() == out
 
     from shutil import copytree
@@ -143,6 +144,6 @@ def test_evaluate_and_calibrate_end_to_end(samples, tmp_path, capsys):
     bundle = copytree(SHIPPED / "frame_lite0", tmp_path / "bundle")
     assert run(["calibrate", str(labels), "--model", str(bundle), "--frames", "4"]) == 0
     fitted = load_bundle(bundle).calibration
-    assert fitted.fitted_on == "half of the groups of labels.csv dev, 4 videos"
+    assert fitted.fitted_on == "half of the groups of labels.csv dev: samples (6)"
     assert fitted.slope > 0
     assert load_bundle(bundle).metrics["samples"]["auc"] == 1.0

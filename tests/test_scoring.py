@@ -132,6 +132,26 @@ def test_calibration_recovers_what_made_the_labels():
     assert fitted.intercept == pytest.approx(0.0, abs=0.05)
 
 
+@given(st.integers(0, 1000), st.floats(1, 12), st.floats(-3, 3))
+def test_calibration_is_no_worse_than_its_neighbours(seed, spread, gap):
+    # Large, overlapping logits of an overconfident model: plain Newton steps diverge on them.
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], [60, 30])
+    logits = rng.normal(0, spread, 90) + gap * labels
+    fitted = fit_calibration(logits, labels, "made data")
+    target = np.where(labels == 1, 31 / 32, 1 / 62)
+    weight = np.where(labels == 1, 1 / 30, 1 / 60)
+
+    def loss(slope, intercept):
+        scaled = slope * logits + intercept
+        return (weight * (np.logaddexp(0, scaled) - target * scaled)).sum()
+
+    best = loss(fitted.slope, fitted.intercept)
+    for slope, intercept in ((0.01, 0), (-0.01, 0), (0, 0.01), (0, -0.01)):
+        assert best <= loss(fitted.slope + slope, fitted.intercept + intercept)
+    assert best <= loss(1, 0)
+
+
 def test_calibration_is_balanced_and_finite():
     # Ninety fakes, ten reals, told apart without error.
     logits = np.concatenate([np.full(90, 2.0), np.full(10, -2.0)])

@@ -13,6 +13,7 @@ import hashlib
 import io
 import math
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from tellframe.scoring import Calibration, fit_calibration
 from tellframe.types import Label, Verdict
 
 COLUMNS: Final = ("path", "label", "source", "method", "group", "pair", "split")
+MIN_OF_CLASS: Final = 3
+"""Reals and fakes that a source must have at least to take part in calibration."""
 RESAMPLES: Final = 1000
 """Bootstrap resamples for an interval."""
 
@@ -56,6 +59,8 @@ class Row:
     """Its reason codes."""
     people: int = 0
     """Number of people found."""
+    still: bool = False
+    """Whether it is a single face crop and no video."""
 
 
 def read_labels(path: str | Path, split: str) -> list[Row]:
@@ -145,6 +150,7 @@ def score_stills(detector: Detector, path: str | Path) -> Iterator[Row]:
             probability=probability,
             label=detector.bundle.decision.label(probability),
             people=1,
+            still=True,
         )
 
 
@@ -170,25 +176,30 @@ def in_calibration_half(group: str) -> bool:
 def calibrate(rows: Sequence[Row], description: str) -> Calibration:
     """Fit the calibration on the scored videos of the calibration groups.
 
-    Every source weighs the same within its class, so that the largest set does not decide alone.
+    Only sources with at least `MIN_OF_CLASS` reals and as many fakes count: where a source has one
+    class, its quirks would pass for the label. Each of them weighs the same, however large.
 
     Args:
         rows: scored.
         description: names the data in the bundle.
 
     Raises:
-        UsageError: a class is missing among them.
+        UsageError: there is no such source.
     """
-    used = [r for r in rows if r.logit is not None and in_calibration_half(r.group)]
+    seen = [r for r in rows if r.logit is not None and in_calibration_half(r.group)]
+    counts = Counter((r.source, r.fake) for r in seen)
+    sources = {s for s, _ in counts if min(counts[s, False], counts[s, True]) >= MIN_OF_CLASS}
+    used = [r for r in seen if r.source in sources]
+    if not used:
+        raise UsageError(
+            f"calibration needs a source with at least {MIN_OF_CLASS} scored real and as many fake "
+            "videos in its half of the groups; label more videos"
+        )
     labels = np.array([int(r.fake) for r in used])
-    if len(set(labels.tolist())) < 2:
-        raise UsageError("calibration needs scored real and fake videos in its half of the groups")
-    counts: dict[tuple[str, bool], int] = {}
-    for row in used:
-        counts[row.source, row.fake] = counts.get((row.source, row.fake), 0) + 1
     weights = np.array([1 / counts[r.source, r.fake] for r in used])
     logits = np.array([r.logit for r in used], dtype=np.float64)
-    return fit_calibration(logits, labels, f"{description}, {len(used)} videos", weights=weights)
+    listed = ", ".join(f"{s} ({counts[s, False] + counts[s, True]})" for s in sorted(sources))
+    return fit_calibration(logits, labels, f"{description}: {listed}", weights=weights)
 
 
 def recalibrated(rows: Sequence[Row], calibration: Calibration) -> list[Row]:
@@ -329,9 +340,10 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
 
 def tables(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """Return the figures overall, by source, and of the groups that calibration did not see."""
-    sets: dict[str, list[Row]] = {"all": list(rows)}
-    sets["all, groups not used for calibration"] = [
-        r for r in rows if not in_calibration_half(r.group)
+    videos = [r for r in rows if not r.still]
+    sets: dict[str, list[Row]] = {"all videos": videos}
+    sets["all videos of the groups that calibration did not see"] = [
+        r for r in videos if not in_calibration_half(r.group)
     ]
     for row in rows:
         sets.setdefault(row.source, []).append(row)

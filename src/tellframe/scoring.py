@@ -185,13 +185,21 @@ def fit_calibration(
     for value in (0, 1):
         weight = np.where(labels == value, weight / weight[labels == value].sum(), weight)
     design = np.stack([np.asarray(logits, dtype=np.float64), np.ones(len(labels))], axis=1)
+
+    def loss(candidate: NDArray[np.float64]) -> float:
+        scaled = design @ candidate
+        return float((weight * (np.logaddexp(0, scaled) - target * scaled)).sum())
+
     theta = np.array([1.0, 0.0])
     for _ in range(100):
         p = 1 / (1 + np.exp(-np.clip(design @ theta, -30, 30)))
         gradient = design.T @ (weight * (p - target))
         hessian = (design * (weight * p * (1 - p))[:, None]).T @ design + 1e-9 * np.eye(2)
         step = np.linalg.solve(hessian, gradient)
-        theta = theta - step * min(1.0, 4.0 / max(float(np.abs(step).max()), 1e-12))
+        # Far from the optimum the curvature says nothing, and a whole step may lead away from it.
+        while loss(theta - step) > loss(theta) and np.abs(step).max() > 1e-12:
+            step /= 2
+        theta = theta - step
         if np.abs(step).max() < 1e-10:
             break
     return Calibration(float(theta[0]), float(theta[1]), fitted_on)

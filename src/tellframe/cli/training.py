@@ -94,12 +94,15 @@ def run_export(options: argparse.Namespace) -> int:
 def _add_label_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("labels", type=Path, metavar="LABELS.csv")
     parser.add_argument("--split", default="dev", help="rows of this split; default: dev")
+    parser.add_argument(
+        "--stills", type=Path, metavar="ZIP", help="also a zip of face crops with a labels.csv"
+    )
     add_model_options(parser)
 
 
 def _score_labels(options: argparse.Namespace) -> tuple[Detector, list[Row]]:
     """Score the labelled videos with progress on stderr."""
-    from tellframe.evaluate import read_labels, score_rows
+    from tellframe.evaluate import read_labels, score_rows, score_stills
 
     detector = load_detector(options)
     rows = read_labels(options.labels, options.split)
@@ -109,6 +112,8 @@ def _score_labels(options: argparse.Namespace) -> tuple[Detector, list[Row]]:
         left = (time.monotonic() - begin) / len(scored) * (len(rows) - len(scored))
         print(f"\r{len(scored)}/{len(rows)} videos, {left:.0f} s left ", end="", file=sys.stderr)
     print(file=sys.stderr)
+    if options.stills:
+        scored += score_stills(detector, options.stills)
     return detector, scored
 
 
@@ -153,20 +158,14 @@ def add_evaluate(verbs: Any) -> None:
     )
     _add_label_options(parser)
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="also write files here")
-    parser.add_argument(
-        "--stills", type=Path, metavar="ZIP", help="also measure a zip of face crops"
-    )
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
     """Run the verb; return the exit status."""
-    from tellframe.evaluate import markdown, score_stills, summarise, tables
+    from tellframe.evaluate import markdown, tables
 
     detector, rows = _score_labels(options)
     figures = tables(rows)
-    if options.stills:
-        stills = list(score_stills(detector, options.stills))
-        figures[stills[0].source] = summarise(stills)
     table = markdown(figures)
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
