@@ -40,8 +40,8 @@ def test_the_samples_get_the_right_verdict(detector, samples, name):
 def test_people_are_told_apart_by_place(detector, samples):
     verdict = detector.detect(samples / "two_people.mp4")
     left, right = sorted(verdict.people, key=lambda p: p.moments[0].box[0])
-    assert all(m.box[2] < verdict.media.width / 2 for m in left.moments)
-    assert all(m.box[0] > verdict.media.width / 2 for m in right.moments)
+    assert all(m.box[0] + m.box[2] < verdict.media.width for m in left.moments)
+    assert all(m.box[0] + m.box[2] > verdict.media.width for m in right.moments)
 
 
 def test_verdicts_repeat_exactly(detector, samples):

@@ -78,6 +78,11 @@ def test_the_interval_resamples_groups_not_videos():
     assert (low, high) == (0.0, 1.0)
 
 
+def test_one_group_has_no_interval():
+    rows = [row(False, -1.0), row(True, 1.0)]
+    assert all(map(math.isnan, interval(rows, lambda some: float(len(some)))))
+
+
 def test_summary_counts_what_was_not_scored():
     rows = [row(False, -1.0, "a"), row(True, 1.0, "b"), row(True, None, "c")]
     figures = summarise(rows)

@@ -264,12 +264,15 @@ def interval(
     """Return the 95 % bootstrap interval of a statistic, resampling whole groups.
 
     Returns:
-        (low, high); NaN where the statistic is undefined in most resamples.
+        (low, high); NaN where there is one group only, or the statistic is undefined in most
+        resamples.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
     members = list(groups.values())
+    if len(members) < 2:
+        return math.nan, math.nan
     rng = np.random.default_rng(seed)
     values = []
     for _ in range(RESAMPLES):
