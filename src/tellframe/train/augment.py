@@ -208,7 +208,8 @@ def cut(
         sample: the pair.
         size: side of the result in pixels.
         margin: share of the box side added to it, as in the recipe.
-        rng: varies margin, place, mirror and interpolation; None for the exact crop.
+        rng: varies margin, place, mirror and interpolation; None for the exact crop, moved into the
+            picture where it would reach beyond.
     """
     x0, y0, x1, y1 = (float(v) for v in sample.box)
     side = (1 + margin) * max(x1 - x0, y1 - y0)
@@ -218,12 +219,12 @@ def cut(
         # Down to 0.72, because the still crops show the face so close.
         side *= rng.uniform(0.72, 1.15)
         centre += rng.uniform(-0.05, 0.05, 2) * side
-        # Stay within what there is of the picture: a mirrored border would be learnt.
-        side = min(side, float(len(sample.real)))
-        centre = centre.clip(side / 2, len(sample.real) - side / 2)
         angle = float(rng.normal(0, 4))
         mirror = bool(rng.random() < 0.5)
         smooth = [cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC][rng.integers(3)]
+    # Stay within what there is of the picture: a mirrored border would be learnt.
+    side = min(side, float(len(sample.real)))
+    centre = centre.clip(side / 2, len(sample.real) - side / 2)
     # Shrink by area first, so that the rotation below need not antialias.
     shrink = min(1.0, size / side)
     matrix = np.asarray(
