@@ -14,7 +14,7 @@ import numpy as np
 
 from tellframe.detector import Detector
 from tellframe.errors import UsageError
-from tellframe.video import list_frames, read_frames, sample_uniform
+from tellframe.video import SAMPLERS, list_frames, read_frames
 
 WIDTH: Final = 1920
 HEIGHT: Final = 1080
@@ -101,7 +101,7 @@ def bench_detect(detector: Detector, path: Path, rounds: int = 5) -> dict[str, A
 
 def _read(path: Path, detector: Detector) -> int:
     listing = list_frames(path)
-    wanted = sample_uniform(listing.times, detector.recipe.num_frames)
+    wanted = SAMPLERS[detector.recipe.sampling](listing.times, detector.recipe.num_frames)
     return sum(1 for _ in read_frames(path, listing, wanted, threads=detector.threads))
 
 

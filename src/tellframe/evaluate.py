@@ -253,7 +253,7 @@ def pair_ranking(rows: Sequence[Row]) -> tuple[float, int]:
     wins = [
         float(r.logit > reals[r.pair]) + 0.5 * float(r.logit == reals[r.pair])
         for r in rows
-        if r.fake and r.logit is not None and r.pair in reals and reals[r.pair] is not None
+        if r.fake and r.logit is not None and r.pair in reals
     ]
     return (float(np.mean(wins)), len(wins)) if wins else (math.nan, 0)
 

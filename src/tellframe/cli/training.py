@@ -24,7 +24,8 @@ def need_train(verb: str) -> None:
     """Raise unless the training extra is installed."""
     from importlib.util import find_spec
 
-    missing = [m for m in ("torch", "timm", "cv2", "safetensors", "sklearn") if not find_spec(m)]
+    needed = ("torch", "timm", "cv2", "onnx", "onnxscript", "safetensors", "sklearn")
+    missing = [module for module in needed if not find_spec(module)]
     if missing:
         raise MissingExtraError(
             f"{verb} needs {', '.join(missing)}; install it with: pip install 'tellframe[train]'"

@@ -214,36 +214,33 @@ def cut(
     x0, y0, x1, y1 = (float(v) for v in sample.box)
     side = (1 + margin) * max(x1 - x0, y1 - y0)
     centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
-    angle, mirror, smooth = 0.0, False, cv2.INTER_AREA
+    angle, mirror, smooth = 0.0, False, cv2.INTER_LINEAR
     if rng is not None:
         # Down to 0.72, because the still crops show the face so close.
         side *= rng.uniform(0.72, 1.15)
         centre += rng.uniform(-0.05, 0.05, 2) * side
         angle = float(rng.normal(0, 4))
         mirror = bool(rng.random() < 0.5)
-        smooth = [cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC][rng.integers(3)]
+        smooth = [cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_CUBIC][rng.integers(3)]
     # Stay within what there is of the picture: a mirrored border would be learnt.
     side = min(side, float(len(sample.real)))
     centre = centre.clip(side / 2, len(sample.real) - side / 2)
     # Shrink by area first, so that the rotation below need not antialias.
     shrink = min(1.0, size / side)
-    matrix = np.asarray(
+    warp = np.asarray(
         cv2.getRotationMatrix2D((float(centre[0]), float(centre[1])), angle, 1.0), np.float64
     )
     scale = size / side
-    matrix[:, 2] += side / 2 - centre
+    warp[:, 2] += side / 2 - centre
+    warp[:, :2] *= scale / shrink
+    warp[:, 2] *= scale
     pictures = []
     for picture in (sample.real, sample.fake):
         if shrink < 1:
             full = (round(picture.shape[1] * shrink), round(picture.shape[0] * shrink))
             picture = _picture(cv2.resize(picture, full, interpolation=cv2.INTER_AREA))
-        ratio = scale / shrink
-        warp = matrix.copy()
-        warp[:, :2] *= ratio
-        warp[:, 2] *= scale
-        flags = smooth if smooth != cv2.INTER_AREA else cv2.INTER_LINEAR
         out = _picture(
-            cv2.warpAffine(picture, warp, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT)
+            cv2.warpAffine(picture, warp, (size, size), flags=smooth, borderMode=cv2.BORDER_REFLECT)
         )
         pictures.append(out[:, ::-1] if mirror else out)
     return pictures[0], pictures[1]

@@ -204,8 +204,6 @@ def _read(path: Path, positions: NDArray[np.int64] | None, count: int) -> dict[i
     listing = list_frames(path)
     wanted = sample_uniform(listing.times, count) if positions is None else positions
     wanted = wanted[wanted < len(listing.times)]
-    if not len(wanted):
-        return {}  # no face in the real, or a fake that ends before the first
     return {f.index: f.image for f in read_frames(path, listing, wanted)}
 
 

@@ -201,11 +201,7 @@ def validate(
             ]
             if len(chosen):
                 videos.append(logits([scene.sample(int(f), k) for f in chosen]))
-    stills = [
-        logits([scene.sample(k)])
-        for scene in data.stills[:250]
-        for k in range(min(1, len(scene.fakes)))
-    ]
+    stills = [logits([scene.sample(0)]) for scene in data.stills[:250]]
     for name, pairs in (("video", videos), ("still", stills)):
         if pairs:
             results |= {f"{name}_{k}": v for k, v in _pair_metrics(np.array(pairs)).items()}
