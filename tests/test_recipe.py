@@ -79,6 +79,8 @@ def test_every_field_changes_the_digest():
         alignment="similarity",
         margin=0.2,
         crop_size=160,
+        crop_format="png",
+        crop_quality=90,
         mean=(0.4, 0.5, 0.5),
         std=(0.5, 0.5, 0.6),
     )

@@ -29,6 +29,7 @@ def clip(num_valid=10, size=100.0, num_frames=10, person=1):
         times=np.arange(num_frames, dtype=np.float64),
         valid=valid,
         boxes=boxes,
+        landmarks=np.zeros((num_frames, 5, 2), np.float32),
         confidence=valid.astype(np.float32),
         recipe_digest="x",
     )

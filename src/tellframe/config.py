@@ -64,6 +64,11 @@ def load_toml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML ({error})") from error
+    return apply_overrides(values, overrides)
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Set values in nested tables, which are changed; arguments and errors as for `load_toml`."""
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:

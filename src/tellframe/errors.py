@@ -48,5 +48,22 @@ class DownloadError(TellframeError):
     """A file could not be fetched, or its checksum is not the pinned one."""
 
 
+class StoreError(TellframeError):
+    """A folder or object store cannot be read or written."""
+
+    def __init__(self, message: str, *, missing: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
+        """Whether the cause is that there is no such file."""
+
+
+class DataError(TellframeError):
+    """A data set is incomplete, altered, or does not belong to what it is used with."""
+
+
+class LeakError(DataError):
+    """The same original or person is on two sides of a split."""
+
+
 class MissingExtraError(TellframeError):
     """An optional dependency is not installed; the message names the extra to install."""

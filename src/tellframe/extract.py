@@ -107,6 +107,7 @@ def _to_clip(person: int, track: FaceTrack, times: list[float], recipe: Recipe) 
         times=np.array(times, dtype=np.float64),
         valid=np.zeros(num_frames, dtype=np.bool_),
         boxes=np.zeros((num_frames, 4), dtype=np.float32),
+        landmarks=np.zeros((num_frames, 5, 2), dtype=np.float32),
         confidence=np.zeros(num_frames, dtype=np.float32),
         recipe_digest=recipe.digest,
     )
@@ -114,5 +115,6 @@ def _to_clip(person: int, track: FaceTrack, times: list[float], recipe: Recipe) 
         clip.pixels[sighting.position] = sighting.crop
         clip.valid[sighting.position] = True
         clip.boxes[sighting.position] = sighting.face.box
+        clip.landmarks[sighting.position] = sighting.face.landmarks
         clip.confidence[sighting.position] = sighting.face.confidence
     return clip

@@ -19,6 +19,7 @@ from tellframe.errors import ConfigError, RecipeMismatchError
 SAMPLING_POLICIES: Final = ("uniform", "start")
 ALIGNMENTS: Final = ("square", "stretch", "similarity")
 FACE_DETECTORS: Final = ("mtcnn", "yunet")
+CROP_FORMATS: Final = ("jpeg", "png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,11 @@ class Recipe:
     """Share of the box side that is added to it in all (not on each side)."""
     crop_size: int = 224
     """Side of the crops in pixels."""
+    crop_format: str = "jpeg"
+    """How crops are stored in shards: "jpeg", or "png" without loss at about five times the size.
+    Analysis takes them as they are, without storing them in between."""
+    crop_quality: int = 95
+    """JPEG quality of stored crops; colour is kept at full resolution (4:4:4)."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Subtracted from the pixels after they are scaled to 0-1, per channel RGB."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -79,6 +85,8 @@ class Recipe:
             "alignment": self.alignment in ALIGNMENTS,
             "margin": 0 <= self.margin <= 4,
             "crop_size": 16 <= self.crop_size <= 1024,
+            "crop_format": self.crop_format in CROP_FORMATS,
+            "crop_quality": 1 <= self.crop_quality <= 100,
             "mean": len(self.mean) == 3,
             "std": len(self.std) == 3 and all(s > 0 for s in self.std),
         }

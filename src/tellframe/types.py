@@ -95,6 +95,8 @@ class Clip:
     """Shape (T,), whether the person was seen in that frame."""
     boxes: NDArray[np.float32]
     """Shape (T, 4), xyxy of the face in pixels of the video; zeros where not valid."""
+    landmarks: NDArray[np.float32]
+    """Shape (T, 5, 2), as `Face.landmarks`; zeros where not valid."""
     confidence: NDArray[np.float32]
     """Shape (T,), the face detector's score; zero where not valid."""
     recipe_digest: str

@@ -10,6 +10,7 @@ from tellframe.errors import UsageError
 
 if TYPE_CHECKING:
     from tellframe.detector import Detector
+    from tellframe.recipe import Recipe
 
 
 def add_verb(
@@ -52,6 +53,37 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, default=0, metavar="N", help="threads; default: one a core"
     )
+
+
+def add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how videos become clips."""
+    parser.add_argument(
+        "--recipe",
+        metavar="BUNDLE|FILE.toml",
+        help="a model's recipe, or a file with a table [recipe]; default: the shipped model's",
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="such as num_frames=32"
+    )
+
+
+def load_recipe(options: argparse.Namespace) -> Recipe:
+    """Load the recipe that the options ask for.
+
+    Raises:
+        TellframeError: there is none, a key is unknown or a value is out of range.
+    """
+    from tellframe.bundle import load_bundle
+    from tellframe.config import apply_overrides, load_toml
+    from tellframe.recipe import Recipe
+
+    overrides = [f"recipe.{text}" for text in options.set]
+    if str(options.recipe).endswith(".toml"):
+        values = load_toml(options.recipe, overrides)
+        return Recipe.from_dict(values.get("recipe", {}))
+    base = load_bundle(options.recipe).recipe.to_dict()
+    given = apply_overrides({}, overrides).get("recipe", {})
+    return Recipe.from_dict({**base, **given})
 
 
 def load_detector(options: argparse.Namespace, *, keep_evidence: bool = False) -> Detector:

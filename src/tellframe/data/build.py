@@ -1,0 +1,355 @@
+"""Build a data set: every video of a manifest into clips, in shards, resumable and shared.
+
+The unit of work is a run of videos. It becomes one shard, named by its content, and one small
+JSON file that names the shard: written last, and only if it is absent, it says that the unit is
+done. Whoever comes along, after a crash or at the same time, does what is not done yet. When all
+units are done, the index is a function of them, so that it does not matter who writes it.
+
+    DEST/dataset.json            what is built: recipe, manifest, units
+    DEST/units/000007-HASH.json  a finished unit: its shard, clips and outcomes
+    DEST/shards/HASH.tar         its clips
+    DEST/index.parquet           one row a clip (`ClipRow`)
+    DEST/videos.parquet          one row a video (`VideoRecord`)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Final
+
+from tellframe.data.cut import CutVideo, Outcome, VideoRecord, cut_video, given_up, load_cutter
+from tellframe.data.manifest import Video, load_pyarrow, require_no_leak, table_of
+from tellframe.data.shards import SUFFIXES, ClipRow, ShardWriter, StoredClip, clip_key
+from tellframe.errors import DataError
+from tellframe.isolation import Failure, Limits, map_isolated
+from tellframe.recipe import Recipe
+from tellframe.store import Store, open_store
+
+FORMAT: Final = 1
+"""Version of the layout of a data set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A run of videos that becomes one shard."""
+
+    key: str
+    """Of its JSON file: number, and a hash of all that decides its content."""
+    videos: tuple[Video, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a build does, decided before it begins."""
+
+    recipe: Recipe
+    units: tuple[Unit, ...]
+    description: dict[str, Any] = field(repr=False)
+    """Content of dataset.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """Where a build reads and writes, and what it may cost; the same for every engine."""
+
+    destination: str
+    """Folder or address."""
+    endpoint: str = ""
+    """Of the object store."""
+    workers: int = 1
+    """Processes on this machine."""
+    limits: Limits = field(default_factory=Limits)
+
+
+Progress = Callable[[VideoRecord], None]
+
+
+def be_silent(record: VideoRecord) -> None:
+    """Report nothing."""
+
+
+def plan_build(videos: Sequence[Video], recipe: Recipe, videos_per_shard: int = 64) -> Plan:
+    """Divide a manifest into units; videos of one zip stay in the order of its bytes.
+
+    Raises:
+        LeakError: a group lies on two sides of a split.
+    """
+    require_no_leak(videos)
+    ordered = sorted(videos, key=lambda v: (v.location, v.offset, v.video))
+    rows = [json.dumps(dataclasses.astuple(v), separators=(",", ":")) for v in ordered]
+    description = {
+        "format": FORMAT,
+        "tellframe": version("tellframe"),
+        "recipe": recipe.to_dict(),
+        "recipe_digest": recipe.digest,
+        "manifest_sha256": _hash("\n".join(sorted(rows))),
+        "videos": len(ordered),
+        "videos_per_shard": videos_per_shard,
+    }
+    salt = json.dumps(description, sort_keys=True)
+    units = tuple(
+        Unit(
+            key=f"units/{number:06d}-{_hash(salt, *rows[start:end])[:16]}.json",
+            videos=tuple(ordered[start:end]),
+        )
+        for number, start in enumerate(range(0, len(ordered), videos_per_shard))
+        for end in (start + videos_per_shard,)
+    )
+    return Plan(recipe, units, {**description, "units": len(units)})
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def begin_build(plan: Plan, store: Store) -> None:
+    """Claim a place for this data set, or make sure that it is this one that was begun there.
+
+    Raises:
+        RecipeMismatchError: it is being built with another recipe; the message says what differs.
+        DataError: it holds another data set; the message says what differs.
+        StoreError: it cannot be written.
+    """
+    text = json.dumps(plan.description, indent=2, sort_keys=True) + "\n"
+    if store.put_if_absent("dataset.json", text.encode()):
+        return
+    found = read_description(store)
+    Recipe.from_dict(found["recipe"]).require_same(plan.recipe, f"{store.url} and this build")
+    if found != plan.description:
+        differing = [k for k in plan.description if found.get(k) != plan.description[k]]
+        raise DataError(
+            f"{store.url}: holds another data set ({', '.join(differing)} differ); "
+            "choose another destination, or give what it was begun with"
+        )
+
+
+def read_description(store: Store) -> dict[str, Any]:
+    """Return dataset.json.
+
+    Raises:
+        DataError: there is none, or it is none of ours.
+    """
+    if not store.exists("dataset.json"):
+        raise DataError(f"{store.url}: holds no dataset.json; build one with: tellframe build")
+    try:
+        found = json.loads(store.get("dataset.json"))
+    except ValueError as error:
+        raise DataError(f"{store.name('dataset.json')}: is no JSON ({error})") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise DataError(f"{store.name('dataset.json')}: is not of format {FORMAT}")
+    return found
+
+
+def list_open_units(plan: Plan, store: Store, share: tuple[int, int] = (0, 1)) -> list[Unit]:
+    """Return the units of a worker's share that are not done, beginning anywhere.
+
+    Args:
+        plan: the build.
+        store: its destination.
+        share: (i, N): every N-th unit from the i-th on.
+    """
+    done = store.list_files("units")
+    left = [u for u in plan.units[share[0] :: share[1]] if u.key not in done]
+    # Two that were started with the same share meet half-way instead of doing everything twice.
+    start = random.randrange(len(left)) if left else 0
+    return left[start:] + left[:start]
+
+
+def build_units(
+    recipe: Recipe, units: Sequence[Unit], place: Workplace, progress: Progress
+) -> None:
+    """Build units with worker processes on this machine.
+
+    Raises:
+        StoreError: something cannot be read or written; what is done is done.
+    """
+    store = open_store(place.destination, place.endpoint)
+    pending = (
+        (unit, video) for unit in units if not store.exists(unit.key) for video in unit.videos
+    )
+    sent, handed = itertools.tee(pending)
+    results = map_isolated(
+        cut_video,
+        (video for _, video in sent),
+        setup=load_cutter,
+        arguments=(recipe, place.endpoint),
+        workers=place.workers,
+        limits=place.limits,
+    )
+    paired = zip(handed, results, strict=True)
+    for unit, group in itertools.groupby(paired, key=lambda pair: pair[0][0]):
+        cuts = (
+            given_up(video, result) if isinstance(result, Failure) else result
+            for _, (video, result) in group
+        )
+        write_unit(recipe, unit, _reporting(cuts, progress), store)
+
+
+def _reporting(cuts: Iterable[CutVideo], progress: Progress) -> Iterator[CutVideo]:
+    for cut in cuts:
+        progress(cut.record)
+        yield cut
+
+
+def write_unit(recipe: Recipe, unit: Unit, cuts: Iterable[CutVideo], store: Store) -> None:
+    """Write the shard of a unit, then the file that says that it is done."""
+    suffix = SUFFIXES[recipe.crop_format]
+    rows: list[ClipRow] = []
+    records: list[VideoRecord] = []
+    with tempfile.TemporaryFile() as file:
+        writer = ShardWriter(file, suffix)
+        for video, cut in zip(unit.videos, cuts, strict=True):
+            records.append(cut.record)
+            for clip in cut.clips:
+                key = clip_key(video.video, clip.facts["person"])
+                rows.append(_row(video, cut, clip, *writer.add(key, clip), recipe.digest))
+        writer.close()
+        size = file.tell()
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        name = f"shards/{digest[:32]}.tar"
+        if rows:
+            file.seek(0)
+            store.put_if_absent(name, file)
+    shard = {"key": name, "bytes": size, "sha256": digest} if rows else None
+    result = {
+        "shard": shard,
+        "clips": [{**dataclasses.asdict(r), "shard": name} for r in rows],
+        "videos": [dataclasses.asdict(r) for r in records],
+    }
+    store.put_if_absent(unit.key, json.dumps(result, separators=(",", ":")).encode())
+
+
+def _row(
+    video: Video, cut: CutVideo, clip: StoredClip, offset: int, size: int, digest: str
+) -> ClipRow:
+    """Return the index row of a clip; the name of its shard is not known yet."""
+    times, seen = clip.facts["times"], clip.facts["seen"]
+    return ClipRow(
+        shard="",
+        offset=offset,
+        size=size,
+        video=video.video,
+        person=clip.facts["person"],
+        people=cut.record.people,
+        start=times[seen[0]],
+        end=times[seen[-1]],
+        frames=len(times),
+        seen=len(seen),
+        face_size=clip.face_size,
+        brightness=clip.brightness,
+        label=video.label,
+        original=video.original,
+        group=video.group,
+        split=video.split,
+        part=video.part,
+        source=video.source,
+        method=video.method,
+        recipe_digest=digest,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a build stands."""
+
+    units: int
+    units_open: int
+    """Not done yet: left to other workers."""
+    outcomes: dict[str, int]
+    """Videos by `Outcome`; empty while units are open."""
+    clips: int
+
+    @property
+    def failed(self) -> int:
+        """Videos that gave neither a clip nor the certainty that nobody is in them."""
+        good = (Outcome.OK, Outcome.NO_FACE)
+        return sum(count for name, count in self.outcomes.items() if name not in good)
+
+
+def finish_build(plan: Plan, store: Store) -> Summary:
+    """Write the index if every unit is done.
+
+    Raises:
+        StoreError: a unit cannot be read, or the index not written.
+        DataError: a unit is damaged.
+    """
+    done = store.list_files("units")
+    left = sum(unit.key not in done for unit in plan.units)
+    if left:
+        return Summary(len(plan.units), left, {}, 0)
+    clips: list[ClipRow] = []
+    records: list[VideoRecord] = []
+    for unit in plan.units:
+        result = read_unit(store, unit.key)
+        clips += [ClipRow(**row) for row in result["clips"]]
+        records += [VideoRecord(**row) for row in result["videos"]]
+    store.put_if_absent("index.parquet", _parquet(clips, ClipRow))
+    store.put_if_absent("videos.parquet", _parquet(records, VideoRecord))
+    outcomes = Counter(record.outcome for record in records)
+    return Summary(len(plan.units), 0, dict(sorted(outcomes.items())), len(clips))
+
+
+def read_unit(store: Store, key: str) -> dict[str, Any]:
+    """Return what a finished unit says.
+
+    Raises:
+        StoreError: it cannot be read.
+        DataError: it is damaged.
+    """
+    try:
+        found = json.loads(store.get(key))
+        if set(found) != {"shard", "clips", "videos"}:
+            raise ValueError("has other keys")
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"{store.name(key)}: damaged ({error}); delete it and build again"
+        ) from error
+    return dict(found)
+
+
+def _parquet(rows: Sequence[Any], cls: type) -> bytes:
+    buffer = io.BytesIO()
+    load_pyarrow().parquet.write_table(table_of(rows, cls), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+Engine = Callable[[Recipe, Sequence[Unit], Workplace, Progress], None]
+"""Builds units somewhere: `build_units` here, or `tellframe.data.ray_engine.build_units`."""
+
+
+def build(
+    plan: Plan,
+    place: Workplace,
+    *,
+    share: tuple[int, int] = (0, 1),
+    engine: Engine = build_units,
+    progress: Progress = be_silent,
+) -> Summary:
+    """Build a data set, or a worker's share of it.
+
+    Args:
+        plan: from `plan_build`.
+        place: where, and with how many processes.
+        share: (i, N): this worker's units are every N-th from the i-th on.
+        engine: who does the units.
+        progress: called for every video.
+
+    Raises:
+        DataError: the destination holds another data set.
+        StoreError: something cannot be read or written; started again, the build goes on there.
+    """
+    store = open_store(place.destination, place.endpoint)
+    begin_build(plan, store)
+    engine(plan.recipe, list_open_units(plan, store, share), place, progress)
+    return finish_build(plan, store)

@@ -1,0 +1,159 @@
+"""One video of a manifest into stored clips and a record of what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tellframe.data.manifest import Video
+from tellframe.data.media import open_video
+from tellframe.data.shards import StoredClip, store_clip
+from tellframe.errors import DataError, LimitError, MediaError, MediaNotFoundError, StoreError
+from tellframe.extract import Extraction, extract_clips
+from tellframe.faces import FaceDetector, load_face_detector
+from tellframe.isolation import Failure
+from tellframe.recipe import Recipe
+
+
+class Outcome(StrEnum):
+    """What became of a video; every one has exactly one outcome."""
+
+    OK = "ok"
+    """At least one clip was cut."""
+    NO_FACE = "no_face"
+    """It was read, and nobody was seen in it."""
+    MISSING = "missing"
+    """The file or the zip is not there."""
+    DAMAGED = "damaged"
+    """It cannot be taken out of its zip: checksum, encryption, compression."""
+    UNREADABLE = "unreadable"
+    """It is no video that can be decoded."""
+    LIMIT = "limit"
+    """It asks for more pixels or memory than the limits allow."""
+    CRASH = "crash"
+    """It ended its worker process at every attempt."""
+    TIMEOUT = "timeout"
+    """It took longer than the limit at every attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRecord:
+    """What became of one video: one row of `videos.parquet`."""
+
+    video: str
+    """As in the manifest."""
+    outcome: str
+    """An `Outcome`."""
+    message: str = ""
+    """What went wrong; empty where nothing did."""
+    attempts: int = 1
+    """How often it was tried."""
+    people: int = 0
+    frames_sampled: int = 0
+    faces_detected: int = 0
+    scene_cuts: int = 0
+    dropped_short: int = 0
+    """Tracks dropped because they are seen too rarely."""
+    dropped_print: int = 0
+    """Tracks dropped because they are a picture of a face: on a shirt, a poster."""
+    partial: bool = False
+    """A part of the video is missing or could not be decoded."""
+    bytes: int = 0
+    sha256: str = ""
+    container: str = ""
+    codec: str = ""
+    width: int = 0
+    height: int = 0
+    rotation: int = 0
+    duration: float = 0.0
+    """Seconds."""
+    num_frames: int = 0
+    frame_rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CutVideo:
+    """What a worker sends back."""
+
+    record: VideoRecord
+    clips: tuple[StoredClip, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cutter:
+    """What a worker keeps from one video to the next."""
+
+    recipe: Recipe
+    detector: FaceDetector
+    endpoint: str
+
+
+def load_cutter(recipe: Recipe, endpoint: str) -> Cutter:
+    """Load the recipe's face detector; one thread, because there is one worker a core."""
+    return Cutter(recipe, load_face_detector(recipe, num_threads=1), endpoint)
+
+
+def cut_video(cutter: Cutter, video: Video) -> CutVideo:
+    """Cut the clips out of one video.
+
+    Raises:
+        StoreError: the object store does not answer, which says nothing about the video.
+    """
+    path = ""
+    try:
+        with open_video(video, cutter.endpoint) as path:
+            extraction = extract_clips(path, cutter.recipe, cutter.detector, threads=1)
+    except (MediaError, DataError, MemoryError, StoreError) as error:
+        if isinstance(error, StoreError) and not error.missing:
+            raise
+        message = str(error).replace(path, video.video) if path else str(error)
+        return CutVideo(VideoRecord(video.video, _outcome(error), message or "out of memory"))
+    clips = tuple(store_clip(clip, cutter.recipe) for clip in extraction.clips)
+    return CutVideo(_record(video, extraction), clips)
+
+
+def _outcome(error: Exception) -> Outcome:
+    match error:
+        case StoreError() | MediaNotFoundError():
+            return Outcome.MISSING
+        case DataError():
+            return Outcome.DAMAGED
+        case LimitError() | MemoryError():
+            return Outcome.LIMIT
+    return Outcome.UNREADABLE
+
+
+def _record(video: Video, extraction: Extraction) -> VideoRecord:
+    media = extraction.media
+    return VideoRecord(
+        video=video.video,
+        outcome=Outcome.OK if extraction.clips else Outcome.NO_FACE,
+        people=len(extraction.clips),
+        partial=media.partial,
+        bytes=media.bytes,
+        sha256=media.sha256,
+        container=media.container,
+        codec=media.codec,
+        width=media.width,
+        height=media.height,
+        rotation=media.rotation,
+        duration=round(media.duration, 6),
+        num_frames=media.num_frames,
+        frame_rate=round(media.frame_rate, 6),
+        frames_sampled=extraction.counters["frames_sampled"],
+        faces_detected=extraction.counters["faces_detected"],
+        scene_cuts=extraction.counters["scene_cuts"],
+        dropped_short=extraction.counters["dropped_short"],
+        dropped_print=extraction.counters["dropped_print"],
+    )
+
+
+def given_up(video: Video, failure: Failure) -> CutVideo:
+    """Record a video that no worker survived."""
+    text = {
+        Outcome.CRASH: "ended the process that decoded it",
+        Outcome.TIMEOUT: "took longer than the limit; see --timeout",
+    }
+    outcome = Outcome(failure.reason)
+    message = f"{video.video}: {text[outcome]}, {failure.attempts} times"
+    return CutVideo(VideoRecord(video.video, outcome, message, failure.attempts))

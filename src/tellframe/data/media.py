@@ -1,0 +1,68 @@
+"""Bring a video of a manifest within reach of the decoder, wherever it lies."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from tellframe.data.manifest import Video
+from tellframe.data.zips import Member, read_member
+from tellframe.store import Store, is_remote, open_store, split_location
+
+
+@contextmanager
+def open_video(video: Video, endpoint: str = "") -> Iterator[str]:
+    """Yield a local path to a video; nothing of it is left behind, even by a killed process.
+
+    A loose local file is read where it lies. Others come into memory by one ranged read.
+
+    Raises:
+        StoreError: it cannot be read.
+        DataError: it is damaged within its zip.
+    """
+    if not video.member and not is_remote(video.location):
+        yield video.location
+        return
+    place, key = split_location(video.location)
+    store = _open_store(place, endpoint)
+    content = read_member(store, key, member_of(video)) if video.member else store.get(key)
+    with _in_memory(content) as path:
+        yield path
+
+
+def member_of(video: Video) -> Member:
+    """Return where a video lies within its zip."""
+    return Member(
+        name=video.member,
+        offset=video.offset,
+        extent=video.extent,
+        bytes=video.bytes,
+        crc=video.crc or 0,
+        compression=video.compression,
+        encrypted=video.encrypted,
+    )
+
+
+@lru_cache(maxsize=64)
+def _open_store(place: str, endpoint: str) -> Store:
+    """Keep connections open from one video to the next."""
+    return open_store(place, endpoint)
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """Yield a path under which the decoder can read the bytes."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("video")
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            file.write(content)
+            yield f"/proc/self/fd/{descriptor}"
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "video"
+        path.write_bytes(content)
+        yield str(path)

@@ -1,0 +1,153 @@
+"""Zips read in place: the directory once, then one ranged read a member.
+
+Python's `zipfile` parses the directory (zip64 included); it is given a file that reads ranges.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tellframe.errors import DataError
+from tellframe.store import Store
+
+TAIL: Final = 32 * 1024
+"""Bytes read from the end of a zip at first: most directories fit."""
+MAX_RATIO: Final = 200
+"""A member that claims to unpack to more than this many times its size is refused (a zip bomb);
+deflate reaches 1032, video hardly 2."""
+MAX_MEMBERS: Final = 10_000_000
+"""Upper limit of members that are listed."""
+_LOCAL_HEADER: Final = struct.Struct("<4s5H3L2H")
+"""APPNOTE.TXT 4.3.7."""
+_ENCRYPTED: Final = 0x1
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file in a zip."""
+
+    name: str
+    offset: int
+    """Where its local header begins, in bytes from the start of the zip."""
+    extent: int
+    """Bytes from there to its end: header, name, extra fields and data."""
+    bytes: int
+    """Size when unpacked."""
+    crc: int
+    """CRC-32 of the unpacked bytes."""
+    compression: int
+    """0 stored, 8 deflated (APPNOTE.TXT 4.4.5)."""
+    encrypted: bool
+
+
+class _RangeFile(io.RawIOBase):
+    """A read-only file over ranges of a store that keeps the last bytes, where `zipfile` looks."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self.store, self.key = store, key
+        self.length = store.size(key)
+        self.position = 0
+        self.start = max(0, self.length - TAIL)
+        self.kept = store.get_range(key, self.start, self.length - self.start)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.length}[whence]
+        self.position = base + offset
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        end = min(self.position + len(view), self.length)
+        if self.position < self.start:  # the directory is longer than the tail
+            begin = max(self.position, 0)
+            head = self.store.get_range(self.key, begin, self.start - begin)
+            self.kept, self.start = head + self.kept, begin
+        data = self.kept[self.position - self.start : max(end - self.start, 0)]
+        view[: len(data)] = data
+        self.position += len(data)
+        return len(data)
+
+
+def list_members(store: Store, key: str) -> list[Member]:
+    """List the files of a zip in the order of its bytes; reads only its directory.
+
+    Raises:
+        StoreError: the zip cannot be read.
+        DataError: it is no zip, or its directory is damaged.
+    """
+    name = store.name(key)
+    try:
+        with zipfile.ZipFile(_RangeFile(store, key)) as archive:
+            directory, found = archive.start_dir, archive.infolist()
+    except (zipfile.BadZipFile, ValueError, struct.error, EOFError, NotImplementedError) as error:
+        raise DataError(f"{name}: not a zip, or damaged ({error}); fetch it again") from error
+    if len(found) > MAX_MEMBERS:
+        raise DataError(f"{name}: {len(found)} members, more than the limit of {MAX_MEMBERS}")
+    found.sort(key=lambda m: m.header_offset)
+    ends = [m.header_offset for m in found[1:]] + [directory]
+    return [
+        Member(
+            name=m.filename,
+            offset=m.header_offset,
+            extent=_extent(m, end),
+            bytes=m.file_size,
+            crc=m.CRC,
+            compression=m.compress_type,
+            encrypted=bool(m.flag_bits & _ENCRYPTED),
+        )
+        for m, end in zip(found, ends, strict=True)
+        if not m.is_dir()
+    ]
+
+
+def _extent(member: zipfile.ZipInfo, end: int) -> int:
+    """Bound a member by its neighbour: only its own header tells how long its extra field is."""
+    smallest = _LOCAL_HEADER.size + len(member.orig_filename.encode()) + member.compress_size
+    return min(end - member.header_offset, smallest + 2**16)
+
+
+def read_member(store: Store, key: str, member: Member) -> bytes:
+    """Return the unpacked bytes of a member, checked against its CRC-32; one ranged read.
+
+    Raises:
+        StoreError: the zip cannot be read.
+        DataError: the member is damaged, encrypted, compressed in an unknown way, or unpacks to
+            far more than it holds.
+    """
+    name = f"{store.name(key)}:{member.name}"
+    if member.encrypted:
+        raise DataError(f"{name}: is encrypted; unpack the zip with its password")
+    if member.compression not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(f"{name}: compression {member.compression} is unknown; repack with deflate")
+    if member.bytes > MAX_RATIO * max(member.extent, 1):
+        raise DataError(f"{name}: would unpack to more than {MAX_RATIO} times its size; refused")
+    raw = store.get_range(key, member.offset, member.extent)
+    if len(raw) < _LOCAL_HEADER.size or raw[:4] != b"PK\x03\x04":
+        raise DataError(f"{name}: its header is damaged; has the zip changed since it was indexed?")
+    *_, name_length, extra_length = _LOCAL_HEADER.unpack_from(raw)
+    data = memoryview(raw)[_LOCAL_HEADER.size + name_length + extra_length :]
+    if member.compression == zipfile.ZIP_STORED:
+        content = bytes(data[: member.bytes])
+    else:
+        unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            content = unpacker.decompress(data, member.bytes + 1)
+        except zlib.error as error:
+            raise DataError(f"{name}: is damaged ({error}); fetch the zip again") from error
+    if len(content) != member.bytes or zlib.crc32(content) != member.crc:
+        raise DataError(f"{name}: is damaged (wrong size or checksum); fetch the zip again")
+    return content
