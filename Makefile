@@ -1,16 +1,23 @@
 # Two commands are enough on a fresh machine with python3, python3-venv and make:
-#   make demo    judge the sample clips, leave an HTML report in out/demo
-#   make test    all checks and tests
+#   make demo       judge the sample clips, leave an HTML report in out/demo
+#   make test       all checks and tests
+#   make demo-data  a small DFDC in an S3 server: index, eda, build, verify; pages in out/demo-data
 PYTHON ?= python3
 LIGHT := .venv-light
 FULL := .venv
+# What needs the extras; the light install skips it, with the reason.
+FULL_TESTS := tests/train tests/data tests/test_store.py tests/test_demo_data.py \
+	tests/test_deploy.py tests/test_cli_build.py
 FACENET := facenet_pytorch-2.6.0-py3-none-any.whl
 
-.PHONY: demo test test-light test-full lint types contracts bench samples clean
+.PHONY: demo demo-data test test-light test-full lint types contracts bench samples clean
 
 demo: $(LIGHT)/.installed
 	$(LIGHT)/bin/tellframe detect samples/real.mp4 samples/fake.mp4 samples/two_people.mp4 --html out/demo/
 	@echo "open out/demo/index.html"
+
+demo-data: $(FULL)/.installed
+	$(FULL)/bin/python scripts/run_demo_data.py --out out/demo-data
 
 test: test-light lint types contracts test-full
 
@@ -18,9 +25,9 @@ test: test-light lint types contracts test-full
 test-light: $(LIGHT)/.installed-dev
 	$(LIGHT)/bin/python -m pytest
 
-# The training room; the wheel holds the weights that ours are compared with.
+# The extras; the wheel holds the weights that ours are compared with.
 test-full: $(FULL)/.installed $(FULL)/$(FACENET)
-	TELLFRAME_FACENET_WHEEL=$(FULL)/$(FACENET) $(FULL)/bin/python -m pytest tests/train
+	TELLFRAME_FACENET_WHEEL=$(FULL)/$(FACENET) $(FULL)/bin/python -m pytest $(FULL_TESTS)
 
 lint: $(FULL)/.installed
 	$(FULL)/bin/ruff check .
@@ -54,7 +61,7 @@ $(FULL)/.installed: pyproject.toml constraints.txt
 	test -x $(FULL)/bin/python || $(PYTHON) -m venv $(FULL)
 	$(FULL)/bin/pip install --quiet --upgrade 'pip>=25.1'
 	$(FULL)/bin/pip install --quiet -c constraints.txt torch torchvision
-	$(FULL)/bin/pip install --quiet -c constraints.txt -e '.[train]' --group dev
+	$(FULL)/bin/pip install --quiet -c constraints.txt -e '.[train,data,ray]' --group dev --group data-tests
 	touch $@
 
 $(FULL)/$(FACENET): $(FULL)/.installed

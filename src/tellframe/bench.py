@@ -1,10 +1,12 @@
-"""Reproducible timings, paired in one run: what `detect` costs beside a bare decode."""
+"""Reproducible timings, paired in one run: what tellframe costs beside a bare decode."""
 
 from __future__ import annotations
 
 import statistics
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,8 +14,12 @@ from typing import Any, Final
 import av
 import numpy as np
 
+from tellframe.data.build import Workplace, build, plan_build
+from tellframe.data.manifest import Video
 from tellframe.detector import Detector
-from tellframe.errors import UsageError
+from tellframe.errors import DataError, UsageError
+from tellframe.isolation import Limits, map_isolated
+from tellframe.recipe import Recipe
 from tellframe.video import SAMPLERS, list_frames, read_frames
 
 WIDTH: Final = 1920
@@ -97,6 +103,78 @@ def bench_detect(detector: Detector, path: Path, rounds: int = 5) -> dict[str, A
         "seconds": {name: timing.to_dict() for name, timing in timings.items()},
         "detect_to_bare_decode": round(timings["detect"].median / timings["bare_decode"].median, 3),
     }
+
+
+def bench_build(
+    paths: Sequence[Path], recipe: Recipe, *, workers: int, rounds: int = 3
+) -> dict[str, Any]:
+    """Time a build of shards and a bare decode of the same files in turns, all cores busy in both.
+
+    Start of the processes and loading of the models included.
+
+    Args:
+        paths: the videos; a path may come several times.
+        recipe: how they become clips.
+        workers: processes, for both; each decodes its video with one thread.
+        rounds: how many of each.
+
+    Returns:
+        JSON-ready: seconds of both, the ratio of their medians, videos a minute, and the peak
+        memory of this process and of the largest worker so far.
+
+    Raises:
+        UsageError: fewer than one round is asked for, or no video.
+        DataError: a video gave no clip, so that the times would mean nothing.
+    """
+    if rounds < 1 or not paths:
+        raise UsageError(f"bench: {rounds} rounds of {len(paths)} videos; give at least 1 of each")
+    videos = [Video(f"{n:04d}-{path.name}", str(path.resolve())) for n, path in enumerate(paths)]
+    plan = plan_build(videos, recipe)
+    seconds: dict[str, list[float]] = {"bare_decode": [], "build": []}
+    for _ in range(rounds):
+        seconds["bare_decode"].append(_time(lambda: _decode_all(paths, workers)))
+        with tempfile.TemporaryDirectory() as folder:
+            place = Workplace(folder, workers=workers)
+            begin = time.perf_counter()
+            summary = build(plan, place)
+            seconds["build"].append(time.perf_counter() - begin)
+        if summary.outcomes != {"ok": len(videos)}:
+            raise DataError(f"bench: not every video gave a clip: {summary.outcomes}")
+    timings = {name: Timing(tuple(values)) for name, values in seconds.items()}
+    return {
+        "videos": len(videos),
+        "frames": recipe.num_frames,
+        "face_detector": recipe.face_detector,
+        "workers": workers,
+        "rounds": rounds,
+        "seconds": {name: timing.to_dict() for name, timing in timings.items()},
+        "videos_per_minute": round(60 * len(videos) / timings["build"].median, 1),
+        "build_to_bare_decode": round(timings["build"].median / timings["bare_decode"].median, 3),
+        "peak_rss_mb": peak_memory(),
+    }
+
+
+def _decode_all(paths: Sequence[Path], workers: int) -> None:
+    decoded = map_isolated(_decode_one, paths, setup=_nothing, workers=workers, limits=Limits())
+    if not all(isinstance(count, int) and count > 0 for _, count in decoded):
+        raise DataError("bench: a video cannot be decoded")
+
+
+def _nothing() -> str:
+    return "nothing"
+
+
+def _decode_one(_context: object, path: Path) -> int:
+    return bare_decode(path, threads=1)
+
+
+def peak_memory() -> dict[str, float]:
+    """Return the largest resident size so far, in MB, of this process and of its largest child."""
+    import resource
+
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # getrusage(2): bytes there, KiB on Linux
+    who = {"self": resource.RUSAGE_SELF, "largest_worker": resource.RUSAGE_CHILDREN}
+    return {k: round(resource.getrusage(v).ru_maxrss * unit / 1e6, 1) for k, v in who.items()}
 
 
 def _read(path: Path, detector: Detector) -> int:

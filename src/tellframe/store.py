@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -17,7 +18,6 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, Final
-from urllib.parse import urlsplit
 
 from tellframe.errors import MissingExtraError, StoreError, UsageError
 
@@ -29,6 +29,12 @@ MULTIPART: Final = 16 * 2**20
 RETRY_SECONDS: Final = 60
 """How long an object store that does not answer is asked again."""
 _PART: Final = ".part-"
+_DENIED: Final = ("401 Unauthorized", "403 Forbidden", "169.254.169.254")
+"""In messages of obstore; the last is where a machine in a cloud is asked for its rights, which
+happens where no key is given."""
+_ENDPOINT: Final = re.compile(
+    r"https?://(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::(\d{1,5}))?(?:/[\w./-]*)?"
+)
 
 
 class Store(ABC):
@@ -81,7 +87,7 @@ class Store(ABC):
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Remove a file.
+        """Remove a file, if it is there.
 
         Raises:
             StoreError: it cannot be removed.
@@ -140,11 +146,7 @@ class FolderStore(Store):
         """See `Store`."""
         self.requests += 1
         with self._explaining(prefix, "listed"):
-            found = {
-                path.relative_to(self.folder).as_posix(): path.stat().st_size
-                for path in (self.folder / prefix).rglob("*")
-                if path.is_file() and not path.name.startswith(_PART)
-            }
+            found = dict(_walk(self.folder, prefix.strip("/")))
         return dict(sorted(found.items()))
 
     def put_if_absent(self, key: str, content: bytes | IO[bytes]) -> bool:
@@ -168,8 +170,9 @@ class FolderStore(Store):
 
     def delete(self, key: str) -> None:
         """See `Store`."""
+        self.requests += 1
         with self._explaining(key, "removed"):
-            (self.folder / key).unlink()
+            (self.folder / key).unlink(missing_ok=True)
 
     @contextmanager
     def _explaining(self, key: str, done: str) -> Iterator[None]:
@@ -180,6 +183,34 @@ class FolderStore(Store):
             raise StoreError(
                 f"{self.name(key)}: cannot be {done} ({error.strerror or error})", missing=missing
             ) from error
+
+
+def _walk(
+    folder: Path, below: str, above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[str, int]]:
+    """Yield key and bytes of the files in a folder, through links to folders but not in circles.
+
+    Args:
+        folder: what the keys start from.
+        below: the key of the folder to list; one that does not exist is empty.
+        above: device and number of the folders that lead there.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    try:
+        facts = (folder / below).stat()
+        entries = list(os.scandir(folder / below))
+    except FileNotFoundError:
+        return
+    here = (facts.st_dev, facts.st_ino)
+    for entry in entries if here not in above else ():
+        key = f"{below}/{entry.name}" if below else entry.name
+        if entry.is_dir():
+            yield from _walk(folder, key, above | {here})
+        elif entry.is_file() and not entry.name.startswith(_PART):
+            with suppress(FileNotFoundError):  # removed since
+                yield key, entry.stat().st_size
 
 
 @contextmanager
@@ -228,13 +259,16 @@ class ObjectStore(Store):
                 f"{url}: object stores need an extra; run: pip install 'tellframe[data]'"
             ) from error
         self._obstore = obstore
-        endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL", "")
+        endpoint = _check_endpoint(endpoint) if url.startswith("s3://") else ""
         given: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
         with self._explaining("", "opened"):
             self._store: Any = from_url(
                 url,
                 client_options={"allow_http": endpoint.startswith("http://")},
-                retry_config={"max_retries": 10, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
+                retry_config={
+                    "max_retries": 10_000,
+                    "retry_timeout": timedelta(seconds=RETRY_SECONDS),  # so this is what counts
+                },
                 **given,
             )
 
@@ -244,7 +278,12 @@ class ObjectStore(Store):
         if not length:
             return b""
         with self._explaining(key, "read"):
-            data = bytes(self._obstore.get_range(self._store, key, start=start, length=length))
+            try:
+                data = bytes(self._obstore.get_range(self._store, key, start=start, length=length))
+            except self._obstore.exceptions.GenericError as error:
+                if "416 Range Not Satisfiable" not in str(error):
+                    raise
+                data = b""  # it ends before `start`
         self.bytes_read += len(data)
         return data
 
@@ -298,21 +337,37 @@ class ObjectStore(Store):
     @contextmanager
     def _explaining(self, key: str, done: str) -> Iterator[None]:
         kinds = self._obstore.exceptions
+        missing = (kinds.NotFoundError, FileNotFoundError)
+        denied = (kinds.PermissionDeniedError, kinds.UnauthenticatedError, PermissionError)
         what = f"{self.name(key)}: cannot be {done}"
         try:
             yield
-        except (FileNotFoundError, kinds.NotFoundError) as error:
-            raise StoreError(f"{what}: there is no such key or bucket", missing=True) from error
-        except (kinds.PermissionDeniedError, kinds.UnauthenticatedError, PermissionError) as error:
-            raise StoreError(
-                f"{what}: access denied; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the "
-                "rights of that key"
-            ) from error
         except (kinds.BaseError, OSError, ValueError) as error:
-            reason = str(error).strip().split("\n")[0][:300]
+            text = str(error)  # all that listing gives; the rest have kinds
+            if isinstance(error, missing) or "404 Not Found" in text:
+                reason = f"{what}: there is no such key or bucket"
+                raise StoreError(reason, missing=True) from error
+            if isinstance(error, denied) or any(mark in text for mark in _DENIED):
+                raise StoreError(
+                    f"{what}: access denied; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+                    "the rights of that key"
+                ) from error
+            reason = text.strip().split("\n")[0][:300]
             raise StoreError(
                 f"{what} ({reason}); check the address, --endpoint and AWS_REGION"
             ) from error
+
+
+def _check_endpoint(given: str) -> str:
+    """Return the endpoint, from the environment where none is given; obstore panics at bad ones."""
+    endpoint = given or os.environ.get("AWS_ENDPOINT_URL", "")
+    match = _ENDPOINT.fullmatch(endpoint)
+    if endpoint and (match is None or int(match[1] or 0) > 65535):
+        raise UsageError(
+            f"{endpoint}: is no endpoint (--endpoint or AWS_ENDPOINT_URL); "
+            "write http://host:port or https://host"
+        )
+    return endpoint
 
 
 def _as_file(content: bytes | IO[bytes]) -> IO[bytes]:
@@ -334,10 +389,12 @@ def open_store(location: str | Path, endpoint: str = "") -> Store:
     Raises:
         MissingExtraError: obstore is not installed.
         StoreError: the address is not understood.
-        UsageError: the scheme is not known.
+        UsageError: the scheme is not known, or no bucket is named, or the endpoint is none.
     """
     text = str(location)
     if is_remote(text):
+        if not split_location(text)[0].partition("://")[2]:
+            raise UsageError(f"{text}: names no bucket; write it as s3://bucket/prefix")
         return ObjectStore(text.rstrip("/"), endpoint)
     if "://" in text:
         raise UsageError(f"{text}: unknown kind of place; known: a folder, {', '.join(SCHEMES)}")
@@ -352,8 +409,9 @@ def split_location(location: str | Path) -> tuple[str, str]:
     """
     text = str(location)
     if is_remote(text):
-        parts = urlsplit(text)
-        return f"{parts.scheme}://{parts.netloc}", parts.path.lstrip("/")
+        scheme, _, rest = text.partition("://")  # urlsplit would end a key at "?" or "#"
+        bucket, _, key = rest.partition("/")
+        return f"{scheme}://{bucket}", key.lstrip("/")
     path = Path(text)
     return str(path.parent), path.name
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from tellframe.cli import build, checks, detect, status, training
+from tellframe.cli import build, checks, data, detect, status, training
 from tellframe.errors import TellframeError
 
 
@@ -52,6 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
     training.add_export(verbs)
     training.add_calibrate(verbs)
     training.add_evaluate(verbs)
+    data.add_eda(verbs)
+    data.add_index(verbs)
     build.add_build(verbs)
     build.add_data(verbs)
     checks.add_bench(verbs)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tellframe.cli import status
@@ -28,7 +28,7 @@ def add_build(verbs: Any) -> None:
         "cut the faces of every video of a manifest into shards; started again, it goes on",
         "tellframe build manifest.parquet -o s3://bucket/faces --endpoint http://host:9000",
     )
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="from tellframe index")
+    parser.add_argument("manifest", metavar="MANIFEST", help="from tellframe index; also s3://...")
     parser.add_argument(
         "-o", "--output", required=True, metavar="DEST", help="folder, or s3://bucket/prefix"
     )
@@ -63,10 +63,14 @@ def run_build(options: argparse.Namespace) -> int:
 
     share = _parse_share(options.worker)
     for name in ("videos_per_shard", "attempts", "timeout"):
-        if getattr(options, name) <= 0:
+        if not 0 < getattr(options, name) < math.inf:
             raise UsageError(f"--{name.replace('_', '-')}: give more than 0")
+    if options.workers < 0:
+        raise UsageError(f"--workers {options.workers}: give 0 or more")
     plan = plan_build(
-        read_manifest(options.manifest), load_recipe(options), options.videos_per_shard
+        read_manifest(options.manifest, options.endpoint),
+        load_recipe(options),
+        options.videos_per_shard,
     )
     place = Workplace(
         destination=options.output,
@@ -144,7 +148,7 @@ def add_data(verbs: Any) -> None:
     )
     parser.add_argument("action", choices=("verify",))
     parser.add_argument("destination", metavar="DEST", help="folder, or s3://bucket/prefix")
-    parser.add_argument("--manifest", type=Path, metavar="FILE", help="that it was built from")
+    parser.add_argument("--manifest", metavar="FILE", help="that it was built from; also s3://...")
     parser.add_argument("--endpoint", default="", metavar="URL", help="of S3 outside of Amazon")
 
 
@@ -152,9 +156,10 @@ def run_verify(options: argparse.Namespace) -> int:
     """Run the verb; return the exit status."""
     from tellframe.data.manifest import read_manifest
     from tellframe.data.verify import verify_dataset
+    from tellframe.report.words import printable
     from tellframe.store import open_store
 
-    videos = read_manifest(options.manifest) if options.manifest else None
+    videos = read_manifest(options.manifest, options.endpoint) if options.manifest else None
     report = verify_dataset(open_store(options.destination, options.endpoint), videos)
     outcomes = ", ".join(f"{count} {name}" for name, count in report.outcomes.items())
     print(f"{report.videos} videos ({outcomes}), {report.clips} clips")
@@ -162,6 +167,6 @@ def run_verify(options: argparse.Namespace) -> int:
     for key in report.unused:
         print(f"unused: {key} (left by a worker that was overtaken; may be deleted)")
     for problem in report.problems:
-        print(f"problem: {problem}", file=sys.stderr)
+        print(f"problem: {printable(problem)}", file=sys.stderr)
     print("sound" if not report.problems else f"{len(report.problems)} problems")
     return status.SOME_FAILED if report.problems else status.DONE

@@ -23,6 +23,7 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Final
@@ -37,6 +38,10 @@ from tellframe.store import Store, open_store
 
 FORMAT: Final = 1
 """Version of the layout of a data set."""
+_DESCRIPTION: Final = frozenset(
+    ("recipe", "recipe_digest", "manifest_sha256", "videos", "videos_per_shard", "units")
+)
+"""What dataset.json must hold for others to read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,8 @@ def read_description(store: Store) -> dict[str, Any]:
         raise DataError(f"{store.name('dataset.json')}: is no JSON ({error})") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise DataError(f"{store.name('dataset.json')}: is not of format {FORMAT}")
+    if missing := _DESCRIPTION - set(found):
+        raise DataError(f"{store.name('dataset.json')}: lacks {', '.join(sorted(missing))}")
     return found
 
 
@@ -186,13 +193,14 @@ def build_units(
         workers=place.workers,
         limits=place.limits,
     )
-    paired = zip(handed, results, strict=True)
-    for unit, group in itertools.groupby(paired, key=lambda pair: pair[0][0]):
-        cuts = (
-            given_up(video, result) if isinstance(result, Failure) else result
-            for _, (video, result) in group
-        )
-        write_unit(recipe, unit, _reporting(cuts, progress), store)
+    with closing(results):  # an error here must not leave workers behind
+        paired = zip(handed, results, strict=True)
+        for unit, group in itertools.groupby(paired, key=lambda pair: pair[0][0]):
+            cuts = (
+                given_up(video, result) if isinstance(result, Failure) else result
+                for _, (video, result) in group
+            )
+            write_unit(recipe, unit, _reporting(cuts, progress), store)
 
 
 def _reporting(cuts: Iterable[CutVideo], progress: Progress) -> Iterator[CutVideo]:
@@ -292,15 +300,27 @@ def finish_build(plan: Plan, store: Store) -> Summary:
     records: list[VideoRecord] = []
     for unit in plan.units:
         result = read_unit(store, unit.key)
-        clips += [ClipRow(**row) for row in result["clips"]]
-        records += [VideoRecord(**row) for row in result["videos"]]
+        clips += result.clips
+        records += result.videos
     store.put_if_absent("index.parquet", _parquet(clips, ClipRow))
     store.put_if_absent("videos.parquet", _parquet(records, VideoRecord))
     outcomes = Counter(record.outcome for record in records)
     return Summary(len(plan.units), 0, dict(sorted(outcomes.items())), len(clips))
 
 
-def read_unit(store: Store, key: str) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class UnitResult:
+    """What a finished unit says."""
+
+    shard: str
+    """Key of its shard; empty where the unit has no clips."""
+    sha256: str
+    """Hex digest of the shard."""
+    clips: tuple[ClipRow, ...]
+    videos: tuple[VideoRecord, ...]
+
+
+def read_unit(store: Store, key: str) -> UnitResult:
     """Return what a finished unit says.
 
     Raises:
@@ -309,13 +329,17 @@ def read_unit(store: Store, key: str) -> dict[str, Any]:
     """
     try:
         found = json.loads(store.get(key))
-        if set(found) != {"shard", "clips", "videos"}:
-            raise ValueError("has other keys")
-    except (ValueError, TypeError) as error:
+        shard = found["shard"] or {"key": "", "sha256": ""}
+        return UnitResult(
+            shard=str(shard["key"]),
+            sha256=str(shard["sha256"]),
+            clips=tuple(ClipRow(**row) for row in found["clips"]),
+            videos=tuple(VideoRecord(**row) for row in found["videos"]),
+        )
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(
-            f"{store.name(key)}: damaged ({error}); delete it and build again"
+            f"{store.name(key)}: damaged ({error!r}); delete it and build again"
         ) from error
-    return dict(found)
 
 
 def _parquet(rows: Sequence[Any], cls: type) -> bytes:

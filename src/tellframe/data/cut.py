@@ -103,12 +103,12 @@ def cut_video(cutter: Cutter, video: Video) -> CutVideo:
     try:
         with open_video(video, cutter.endpoint) as path:
             extraction = extract_clips(path, cutter.recipe, cutter.detector, threads=1)
+        clips = tuple(store_clip(clip, cutter.recipe) for clip in extraction.clips)
     except (MediaError, DataError, MemoryError, StoreError) as error:
         if isinstance(error, StoreError) and not error.missing:
             raise
         message = str(error).replace(path, video.video) if path else str(error)
         return CutVideo(VideoRecord(video.video, _outcome(error), message or "out of memory"))
-    clips = tuple(store_clip(clip, cutter.recipe) for clip in extraction.clips)
     return CutVideo(_record(video, extraction), clips)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tellframe.errors import DataError, LeakError, MissingExtraError
+from tellframe.store import is_remote, open_store, split_location
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -114,22 +116,29 @@ def write_manifest(videos: Iterable[Video], path: str | Path) -> None:
     part.replace(target)
 
 
-def read_manifest(path: str | Path) -> list[Video]:
+def read_manifest(path: str | Path, endpoint: str = "") -> list[Video]:
     """Read a manifest.
+
+    Args:
+        path: a local file, or its address in an object store.
+        endpoint: of the object store.
 
     Raises:
         DataError: the file cannot be read, or is no manifest.
+        StoreError: the object store does not answer, or holds no such file.
         MissingExtraError: pyarrow is not installed.
     """
     arrow = load_pyarrow()
+    source: Any = path
+    if is_remote(path):
+        place, key = split_location(path)
+        source = io.BytesIO(open_store(place, endpoint).get(key))
     with explaining_parquet(path):
-        table = arrow.parquet.read_table(path)
-    found = (table.schema.metadata or {}).get(b"tellframe_manifest", b"").decode()
-    if found != FORMAT:
-        raise DataError(
-            f"{path}: is no manifest of format {FORMAT}; make one with: tellframe index"
-        )
-    return list(rows_of(table, Video))
+        table = arrow.parquet.read_table(source)
+        found = (table.schema.metadata or {}).get(b"tellframe_manifest")
+        if found != FORMAT.encode():
+            raise DataError(f"is no manifest of format {FORMAT}; make one with: tellframe index")
+        return list(rows_of(table, Video))
 
 
 def rows_of(table: pa.Table, cls: type) -> Iterator[Any]:
@@ -148,16 +157,18 @@ def rows_of(table: pa.Table, cls: type) -> Iterator[Any]:
 
 @contextmanager
 def explaining_parquet(path: str | Path) -> Iterator[None]:
-    """Name the file that cannot be read as Parquet."""
+    """Name the file that cannot be read as Parquet, or that lacks a column."""
     arrow = load_pyarrow()
     try:
         yield
-    except (OSError, arrow.ArrowInvalid) as error:
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except (OSError, ValueError, arrow.ArrowException) as error:
         raise DataError(f"{path}: cannot be read as Parquet ({error})") from error
 
 
 def require_no_leak(rows: Iterable[Any]) -> None:
-    """Raise if a group lies on two sides of a split.
+    """Raise if a group lies on two sides of a split; a row without a split is on no side.
 
     Args:
         rows: `Video` or `ClipRow`: anything with `group`, `split` and `video`.
@@ -167,8 +178,10 @@ def require_no_leak(rows: Iterable[Any]) -> None:
     """
     seen: dict[str, tuple[str, str]] = {}
     for row in rows:
+        if not row.group or not row.split:
+            continue
         split, video = seen.setdefault(row.group, (row.split, row.video))
-        if row.group and split != row.split:
+        if split != row.split:
             raise LeakError(
                 f"group {row.group!r} is on both sides of the split: {video} in {split!r}, "
                 f"{row.video} in {row.split!r}; an original and its fakes must stay together"

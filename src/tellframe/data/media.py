@@ -27,11 +27,14 @@ def open_video(video: Video, endpoint: str = "") -> Iterator[str]:
     if not video.member and not is_remote(video.location):
         yield video.location
         return
+    with _in_memory(_fetch(video, endpoint)) as path:
+        yield path
+
+
+def _fetch(video: Video, endpoint: str) -> bytes:
     place, key = split_location(video.location)
     store = _open_store(place, endpoint)
-    content = read_member(store, key, member_of(video)) if video.member else store.get(key)
-    with _in_memory(content) as path:
-        yield path
+    return read_member(store, key, member_of(video)) if video.member else store.get(key)
 
 
 def member_of(video: Video) -> Member:
@@ -58,8 +61,10 @@ def _in_memory(content: bytes) -> Iterator[str]:
     """Yield a path under which the decoder can read the bytes."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("video")
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(content)
+            file.flush()
+            del content  # one copy is enough
             yield f"/proc/self/fd/{descriptor}"
         return
     with tempfile.TemporaryDirectory() as folder:

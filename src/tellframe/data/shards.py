@@ -28,6 +28,8 @@ SUFFIXES: Final = {"jpeg": "jpg", "png": "png"}
 """File suffix by `Recipe.crop_format`."""
 LUMA: Final = (0.299, 0.587, 0.114)
 """Weights of R, G and B (ITU-R BT.601)."""
+_LARGEST: Final = 1e9
+"""Upper limit of what is read as a number of seconds, pixels or bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,48 +167,76 @@ def read_clip(store: Store, row: ClipRow, recipe: Recipe) -> Clip:
         StoreError: the shard cannot be read.
         DataError: it does not hold the clip that the index says.
     """
+    if not 0 <= row.offset < 2**40 or not 0 < row.size < _LARGEST:
+        raise _mismatch(row, f"{row.size} bytes from {row.offset} on")
     return parse_clip(store.get_range(row.shard, row.offset, row.size), row, recipe)
 
 
 def parse_clip(data: bytes, row: ClipRow, recipe: Recipe) -> Clip:
     """Build a clip from the bytes of its members; arguments and errors as for `read_clip`."""
-    what = f"{row.shard}: clip of person {row.person} in {row.video}"
     try:
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-            files = {m.name: _content(tar, m) for m in tar}
-    except (tarfile.TarError, EOFError) as error:
-        raise DataError(f"{what}: cannot be read ({error}); run: tellframe data verify") from error
-    key = clip_key(row.video, row.person)
-    try:
-        facts = json.loads(files[f"{key}.json"])
-        seen = np.array(facts["seen"], dtype=np.int64)
-        size, suffix = recipe.crop_size, SUFFIXES[recipe.crop_format]
-        clip = Clip(
-            person=facts["person"],
-            pixels=np.zeros((row.frames, size, size, 3), np.uint8),
-            times=np.array(facts["times"], np.float64),
-            valid=np.isin(np.arange(row.frames), seen),
-            boxes=np.zeros((row.frames, 4), np.float32),
-            landmarks=np.zeros((row.frames, 5, 2), np.float32),
-            confidence=np.zeros(row.frames, np.float32),
-            recipe_digest=facts["recipe_digest"],
-        )
-        for name in ("boxes", "landmarks", "confidence"):
-            getattr(clip, name)[seen] = facts[name]
-        for position in seen.tolist():
-            clip.pixels[position] = _decode(files[f"{key}.{position:03d}.{suffix}"])
-    except (KeyError, ValueError, IndexError, TypeError, OSError) as error:
-        raise DataError(
-            f"{what}: is not what the index says ({error!r}); run: tellframe data verify"
-        ) from error
+        return _parse_clip(_read_tar(data), row, recipe)
+    except (
+        *(tarfile.TarError, EOFError, ArithmeticError, LookupError, ValueError, TypeError, OSError),
+        RecursionError,
+    ) as error:
+        raise _mismatch(row, repr(error)) from error
+
+
+def _mismatch(row: ClipRow, reason: str) -> DataError:
+    return DataError(
+        f"{row.shard}: clip of person {row.person} in {row.video}: is not what the index says "
+        f"({reason}); run: tellframe data verify"
+    )
+
+
+def _read_tar(data: bytes) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        plain = [member for member in tar if member.isreg() and not member.issparse()]
+        files = [(member.name, tar.extractfile(member)) for member in plain]
+        return {name: file.read() for name, file in files if file}
+
+
+def _parse_clip(files: dict[str, bytes], row: ClipRow, recipe: Recipe) -> Clip:
+    key, count, size = clip_key(row.video, row.person), row.frames, recipe.crop_size
+    facts = json.loads(files[f"{key}.json"])
+    seen = np.array(facts["seen"], np.int64).reshape(-1)
+    in_order = np.unique(seen[(seen >= 0) & (seen < count)])
+    if not 0 < count <= recipe.num_frames or not np.array_equal(in_order, seen):
+        raise ValueError(f"frames {facts['seen']} of {count}")
+    if (facts["person"], len(seen)) != (row.person, row.seen):
+        raise ValueError(f"person {facts['person']}, seen in {len(seen)} frames")
+    clip = Clip(
+        person=row.person,
+        pixels=np.zeros((count, size, size, 3), np.uint8),
+        times=_numbers(facts["times"], (count,)),
+        valid=np.isin(np.arange(count), seen),
+        boxes=np.zeros((count, 4), np.float32),
+        landmarks=np.zeros((count, 5, 2), np.float32),
+        confidence=np.zeros(count, np.float32),
+        recipe_digest=str(facts["recipe_digest"]),
+    )
+    for name in ("boxes", "landmarks", "confidence"):
+        values = getattr(clip, name)
+        values[seen] = _numbers(facts[name], (len(seen), *values.shape[1:]))
+    suffix = SUFFIXES[recipe.crop_format]
+    for position in seen.tolist():
+        clip.pixels[position] = _decode(files[f"{key}.{position:03d}.{suffix}"], size)
     return clip
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    return file.read() if file else b""
+def _numbers(values: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    array = np.array(values, np.float64)
+    if array.shape != shape or not (np.abs(array) < _LARGEST).all():
+        raise ValueError(f"{array.shape} numbers in place of {shape}, or too large")
+    return array
 
 
-def _decode(data: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
+def _decode(data: bytes, size: int) -> NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            if image.size != (size, size):  # before it is decoded: it may be huge
+                raise ValueError(f"picture of {image.size}, not {(size, size)}")
+            return np.asarray(image.convert("RGB"))
+    except Exception as error:  # Pillow raises many unrelated types, SyntaxError among them
+        raise ValueError(f"cannot be decoded: {error}") from error

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
+import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tellframe.data.build import plan_build, read_description, read_unit
+from tellframe.data.build import UnitResult, plan_build, read_description, read_unit
 from tellframe.data.cut import VideoRecord
 from tellframe.data.manifest import Video, explaining_parquet, load_pyarrow, rows_of
 from tellframe.data.shards import ClipRow, parse_clip
@@ -56,9 +58,9 @@ def read_recipe(store: Store) -> Recipe:
 def _read_table(store: Store, key: str, cls: type) -> list[Any]:
     if not store.exists(key):
         raise DataError(f"{store.name(key)}: is missing; run tellframe build until it is finished")
+    data = io.BytesIO(store.get(key))
     with explaining_parquet(store.name(key)):
-        table = load_pyarrow().parquet.read_table(io.BytesIO(store.get(key)))
-    return list(rows_of(table, cls))
+        return list(rows_of(load_pyarrow().parquet.read_table(data), cls))
 
 
 def verify_dataset(
@@ -91,16 +93,16 @@ def verify_dataset(
     named = [key for key in files if key.startswith("units/")]
     if len(named) != description["units"]:
         report.problems.append(f"units: {len(named)} are done of {description['units']}")
-    units = [_checked_unit(store, key, report) for key in named]
-    stated = {u["shard"]["key"]: u["shard"] for u in units if u and u["shard"]}
-    written = [ClipRow(**row) for unit in units if unit for row in unit["clips"]]
-    if sorted(written, key=_place) != sorted(clips, key=_place):
-        report.problems.append("index.parquet: is not what the units say")
-    by_shard: dict[str, list[ClipRow]] = {}
-    for row in clips:
-        by_shard.setdefault(row.shard, []).append(row)
-    for number, (key, shard) in enumerate(sorted(stated.items()), 1):
-        _check_shard(store, shard, by_shard.get(key, []), recipe, report)
+    units = {key: unit for key in named if (unit := _checked_unit(store, key, report))}
+    for name, ours, theirs in (
+        ("index.parquet", clips, [row for unit in units.values() for row in unit.clips]),
+        ("videos.parquet", records, [video for unit in units.values() for video in unit.videos]),
+    ):
+        if _as_text(ours) != _as_text(theirs):
+            report.problems.append(f"{name}: is not what the units say; delete it and build again")
+    stated = {unit.shard: key for key, unit in units.items() if unit.shard}
+    for number, (_, key) in enumerate(sorted(stated.items()), 1):
+        _check_shard(store, key, units[key], recipe, report)
         if progress:
             progress(number, len(stated))
     report.unused = sorted(k for k in files if k.startswith("shards/") and k not in stated)
@@ -109,11 +111,12 @@ def verify_dataset(
     return report
 
 
-def _place(row: ClipRow) -> tuple[str, int, str]:
-    return (row.shard, row.offset, row.video)
+def _as_text(rows: Iterable[Any]) -> list[str]:
+    """Return rows in an order and a form that is the same for those that are equal."""
+    return sorted(json.dumps(dataclasses.asdict(row)) for row in rows)
 
 
-def _checked_unit(store: Store, key: str, report: Report) -> dict[str, Any] | None:
+def _checked_unit(store: Store, key: str, report: Report) -> UnitResult | None:
     try:
         return read_unit(store, key)
     except DataError as error:
@@ -122,29 +125,31 @@ def _checked_unit(store: Store, key: str, report: Report) -> dict[str, Any] | No
 
 
 def _check_shard(
-    store: Store, shard: dict[str, Any], rows: list[ClipRow], recipe: Recipe, report: Report
+    store: Store, unit_key: str, unit: UnitResult, recipe: Recipe, report: Report
 ) -> None:
-    key = shard["key"]
+    key = unit.shard
     try:
         data = store.get(key)
     except StoreError as error:
         if not error.missing:
             raise
-        report.problems.append(f"{key}: is missing; delete its unit and build again")
+        report.problems.append(f"{key}: is missing; delete {unit_key} and build again")
         return
     report.shards += 1
     report.bytes += len(data)
-    if hashlib.sha256(data).hexdigest() != shard["sha256"]:
-        report.problems.append(f"{key}: its content was altered; delete it and its unit, and build")
+    if hashlib.sha256(data).hexdigest() != unit.sha256:
+        report.problems.append(
+            f"{key}: its content was altered; delete it and {unit_key}, and build again"
+        )
         return
-    for row in rows:
+    for row in unit.clips:
         try:
             clip = parse_clip(data[row.offset : row.offset + row.size], row, recipe)
-        except DataError as error:
+        except (DataError, TypeError) as error:
             report.problems.append(str(error))
             continue
-        if clip.recipe_digest != recipe.digest or clip.num_valid != row.seen:
-            report.problems.append(f"{key}: the clip of {row.video} is of another recipe or length")
+        if clip.recipe_digest != recipe.digest:
+            report.problems.append(f"{key}: the clip of {row.video} is of another recipe")
 
 
 def _check_manifest(

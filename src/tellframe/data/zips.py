@@ -5,6 +5,7 @@ Python's `zipfile` parses the directory (zip64 included); it is given a file tha
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import zipfile
@@ -20,8 +21,8 @@ TAIL: Final = 32 * 1024
 MAX_RATIO: Final = 200
 """A member that claims to unpack to more than this many times its size is refused (a zip bomb);
 deflate reaches 1032, video hardly 2."""
-MAX_MEMBERS: Final = 10_000_000
-"""Upper limit of members that are listed."""
+MAX_DIRECTORY: Final = 128 * 2**20
+"""Largest directory in bytes that is read: more than a million members."""
 _LOCAL_HEADER: Final = struct.Struct("<4s5H3L2H")
 """APPNOTE.TXT 4.3.7."""
 _ENCRYPTED: Final = 0x1
@@ -63,6 +64,9 @@ class _RangeFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.length}[whence]
+        if base + offset < 0:
+            # What a real file does, and what `zipfile` relies upon with a file that is too short.
+            raise OSError(errno.EINVAL, "before the start of the file")
         self.position = base + offset
         return self.position
 
@@ -73,9 +77,10 @@ class _RangeFile(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         end = min(self.position + len(view), self.length)
         if self.position < self.start:  # the directory is longer than the tail
-            begin = max(self.position, 0)
-            head = self.store.get_range(self.key, begin, self.start - begin)
-            self.kept, self.start = head + self.kept, begin
+            if self.start - self.position > MAX_DIRECTORY:
+                raise zipfile.BadZipFile(f"directory of more than {MAX_DIRECTORY} bytes")
+            head = self.store.get_range(self.key, self.position, self.start - self.position)
+            self.kept, self.start = head + self.kept, self.position
         data = self.kept[self.position - self.start : max(end - self.start, 0)]
         view[: len(data)] = data
         self.position += len(data)
@@ -95,13 +100,13 @@ def list_members(store: Store, key: str) -> list[Member]:
             directory, found = archive.start_dir, archive.infolist()
     except (zipfile.BadZipFile, ValueError, struct.error, EOFError, NotImplementedError) as error:
         raise DataError(f"{name}: not a zip, or damaged ({error}); fetch it again") from error
-    if len(found) > MAX_MEMBERS:
-        raise DataError(f"{name}: {len(found)} members, more than the limit of {MAX_MEMBERS}")
+    if any(not 0 <= m.header_offset <= directory or m.file_size >= 2**63 for m in found):
+        raise DataError(f"{name}: its directory names places outside of the zip; fetch it again")
     found.sort(key=lambda m: m.header_offset)
     ends = [m.header_offset for m in found[1:]] + [directory]
     return [
         Member(
-            name=m.filename,
+            name=m.orig_filename,  # `filename` ends at a zero byte
             offset=m.header_offset,
             extent=_extent(m, end),
             bytes=m.file_size,
@@ -110,7 +115,7 @@ def list_members(store: Store, key: str) -> list[Member]:
             encrypted=bool(m.flag_bits & _ENCRYPTED),
         )
         for m, end in zip(found, ends, strict=True)
-        if not m.is_dir()
+        if not m.orig_filename.endswith("/")
     ]
 
 
@@ -118,6 +123,17 @@ def _extent(member: zipfile.ZipInfo, end: int) -> int:
     """Bound a member by its neighbour: only its own header tells how long its extra field is."""
     smallest = _LOCAL_HEADER.size + len(member.orig_filename.encode()) + member.compress_size
     return min(end - member.header_offset, smallest + 2**16)
+
+
+def find_fault(member: Member) -> str:
+    """Return why a member cannot be read, as far as the directory tells; empty where it can."""
+    if member.encrypted:
+        return "is encrypted; unpack the zip with its password"
+    if member.compression not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"compression {member.compression} is unknown; repack with deflate"
+    if member.bytes > MAX_RATIO * max(member.extent, 1):
+        return f"would unpack to more than {MAX_RATIO} times its size; refused"
+    return ""
 
 
 def read_member(store: Store, key: str, member: Member) -> bytes:
@@ -129,12 +145,8 @@ def read_member(store: Store, key: str, member: Member) -> bytes:
             far more than it holds.
     """
     name = f"{store.name(key)}:{member.name}"
-    if member.encrypted:
-        raise DataError(f"{name}: is encrypted; unpack the zip with its password")
-    if member.compression not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError(f"{name}: compression {member.compression} is unknown; repack with deflate")
-    if member.bytes > MAX_RATIO * max(member.extent, 1):
-        raise DataError(f"{name}: would unpack to more than {MAX_RATIO} times its size; refused")
+    if fault := find_fault(member):
+        raise DataError(f"{name}: {fault}")
     raw = store.get_range(key, member.offset, member.extent)
     if len(raw) < _LOCAL_HEADER.size or raw[:4] != b"PK\x03\x04":
         raise DataError(f"{name}: its header is damaged; has the zip changed since it was indexed?")
