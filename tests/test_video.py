@@ -34,10 +34,16 @@ from tellframe.video import (
 COUNT = 40
 HEVC = "keyint=8:min-keyint=8:bframes=3:log-level=none:pools=none:frame-threads=1"
 
+PYRAMID = "bframes=7:b-adapt=0:b-pyramid=strict:scenecut=0"
+
 # name: (file name, how it is written)
 STREAMS = {
     "h264": ("a.mp4", {}),
     "h264 with b-frames": ("a.mp4", {"b_frames": 3}),
+    "h264 with a pyramid": (
+        "a.mkv",
+        {"options": {"x264-params": f"{PYRAMID}:direct=temporal"}, "gop": 20},
+    ),
     "h264 with open groups": (
         "a.mkv",
         {"options": {"x264-params": "open-gop=1:keyint=8:min-keyint=8:bframes=3"}},
@@ -63,8 +69,16 @@ STREAMS = {
         "a.ts",
         {"codec": "libx265", "options": {"x265-params": f"open-gop=0:{HEVC}"}},
     ),
-    "mpeg-2 with open groups": ("a.mpg", {"codec": "mpeg2video", "b_frames": 2}),
+    "mpeg-1 in a program stream": ("a.mpg", {"codec": "mpeg1video"}),
+    "mpeg-2 with open groups": (
+        "a.ts",
+        {"codec": "mpeg2video", "b_frames": 2, "options": {"sc_threshold": "1000000000"}},
+    ),
     "mpeg-4 with b-frames": ("a.avi", {"codec": "mpeg4", "b_frames": 2}),
+    "mpeg-4 in mp4": (
+        "a.mp4",
+        {"codec": "mpeg4", "b_frames": 2, "options": {"sc_threshold": "1000000000", "qpel": "1"}},
+    ),
     "vp9 with hidden pictures": (
         "a.webm",
         {
@@ -72,6 +86,7 @@ STREAMS = {
             "options": {"lag-in-frames": "12", "auto-alt-ref": "1", "cpu-used": "8"},
         },
     ),
+    "av1 with hidden pictures": ("a.mp4", {"codec": "libsvtav1", "options": {"preset": "10"}}),
     "mjpeg": ("a.avi", {"codec": "mjpeg", "pixel_format": "yuvj420p"}),
     "ffv1, odd size": ("a.mkv", {"codec": "ffv1", "size": (95, 63)}),
     "10 bits": ("a.mp4", {"pixel_format": "yuv420p10le"}),
@@ -81,14 +96,21 @@ STREAMS = {
 
 
 @pytest.fixture(scope="module")
-def streams(make_video, tmp_path_factory) -> Callable[[str], Path]:
+def streams(make_video, number_picture, tmp_path_factory) -> Callable[[str], Path]:
     """Write a video of `STREAMS` by its name, once."""
     written: dict[str, Path] = {}
+    texture = np.random.default_rng(0).integers(0, 70, (80, 120, 3))
+
+    def draw(number: int, width: int, height: int):
+        # What moves is predicted from other pictures: a wrong one of those shows.
+        moved = np.roll(texture, (2 * number, 3 * number), axis=(0, 1))[:height, :width]
+        return (number_picture(number, width, height) * 0.7 + moved).astype(np.uint8)
 
     def write(name: str) -> Path:
         if name not in written:
             file, how = STREAMS[name]
-            written[name] = make_video(tmp_path_factory.mktemp("video") / file, COUNT, **how)
+            path = tmp_path_factory.mktemp("video") / file
+            written[name] = make_video(path, COUNT, draw=draw, **how)
         return written[name]
 
     return write
@@ -148,15 +170,18 @@ def test_every_picture_is_found_in_its_place(name, streams, read_number):
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_skipping_groups_changes_no_bit(name, streams, monkeypatch):
+def test_skipping_changes_no_bit(name, streams, monkeypatch):
     path = streams(name)
     listing, plain = list_frames(path), decode_plainly(path)
     monkeypatch.setattr(video, "MIN_SKIP", 0)  # the harshest case: skip whatever can be skipped
 
     @settings(max_examples=12, deadline=None)
-    @given(st.sets(st.integers(0, COUNT - 1), min_size=1, max_size=6).map(sorted))
-    def check(wanted):
-        frames = list(read_frames(path, listing, wanted))
+    @given(
+        st.sets(st.integers(0, COUNT - 1), min_size=1, max_size=6).map(sorted),
+        st.sampled_from([1, 2, 5]),
+    )
+    def check(wanted, threads):
+        frames = list(read_frames(path, listing, wanted, threads=threads))
         assert [f.index for f in frames] == wanted
         assert [f.image.tobytes() == plain[f.index] for f in frames] == [True] * len(wanted)
 
@@ -183,6 +208,30 @@ def test_groups_without_a_wanted_picture_are_skipped(name, skips, streams, monke
     assert segments[-1][1] <= COUNT - 1
 
 
+@pytest.mark.parametrize(
+    ("name", "skips"),
+    [
+        ("h264 with a pyramid", True),
+        ("h264 interlaced", True),
+        ("h264 in a transport stream", True),
+        ("h264 in avi, no time stamps of presentation", False),
+        ("mpeg-2 with open groups", True),
+        ("mpeg-4 in mp4", True),
+        ("hevc with open groups", False),
+        ("av1 with hidden pictures", False),
+    ],
+)
+def test_pictures_that_no_other_refers_to_are_not_decoded(name, skips, streams, monkeypatch):
+    monkeypatch.setattr(video, "MIN_SKIP", COUNT)
+    path = streams(name)
+    listing = list_frames(path)
+    for wanted in (np.array([0, COUNT - 1]), np.arange(COUNT)):
+        ((_, last),) = plan_segments(listing, wanted)
+        with video._open(path) as (container, stream):
+            pictures = list(video._decode(container, stream, listing, wanted))
+        assert (len(pictures) <= last) is (skips and len(wanted) < COUNT)
+
+
 def test_pictures_before_an_open_keyframe_need_the_group_before(streams, monkeypatch):
     monkeypatch.setattr(video, "MIN_SKIP", 0)
     path = streams("h264 with open groups")
@@ -200,6 +249,34 @@ def test_close_segments_are_joined(streams):
     listing = list_frames(streams("h264"))
     assert plan_segments(listing, np.array([2, 20])) == [(0, 22)]
     assert plan_segments(listing, np.array([2, 37])) == [(0, 4), (32, 39)]
+
+
+def forget_reordering(path: Path) -> bytes:
+    """Return a file of H.264 whose settings do not say how far its pictures are reordered."""
+    with av.open(str(path)) as container:
+        settings = bytes(container.streams.video[0].codec_context.extradata)
+    told = settings[8 : 8 + int.from_bytes(settings[6:8])]
+    bits = f"{int.from_bytes(told):b}"
+    flag = 1 << len(bits) - 1 - bits.rindex("1111")  # the first of four ones, near the end
+    data, untold = path.read_bytes(), int.from_bytes(told) ^ flag
+    assert data.count(told) == 1
+    return data.replace(told, untold.to_bytes(len(told)))
+
+
+def test_a_stream_need_not_say_how_far_pictures_are_reordered(make_video, read_numbers, tmp_path):
+    # The decoder would have to learn it, and lose pictures where it does so late.
+    first = make_video(tmp_path / "a.flv", seconds=np.arange(40) / 25)
+    second = make_video(
+        tmp_path / "b.flv",
+        seconds=2 + np.arange(40) / 25,
+        gop=99,
+        options={"x264-params": PYRAMID},
+    )
+    path = tmp_path / "joined.flv"
+    path.write_bytes(forget_reordering(first) + forget_reordering(second)[13:])
+    assert read_numbers(path) == [*range(40), *range(40)]
+    for wanted in range(40, 80, 3):
+        assert read_numbers(path, [wanted]) == [wanted - 40]
 
 
 @pytest.mark.parametrize(

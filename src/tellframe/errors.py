@@ -65,5 +65,9 @@ class LeakError(DataError):
     """The same original or person is on two sides of a split."""
 
 
+class WorkerError(TellframeError):
+    """Worker processes cannot be started."""
+
+
 class MissingExtraError(TellframeError):
     """An optional dependency is not installed; the message names the extra to install."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tellframe.errors import BundleError
+from tellframe.errors import BundleError, LimitError
+
+_NO_MEMORY: Final = ("std::bad_alloc", "Failed to allocate memory")
+"""In messages of ONNX Runtime."""
 
 
 def usable_cores() -> int:
@@ -85,11 +88,14 @@ class Session:
 
         Raises:
             BundleError: names, shapes or types do not fit the graph.
+            LimitError: memory does not suffice.
         """
         try:
             values = self._session.run(None, dict(inputs))
         except Exception as error:
             given = {name: (array.dtype.name, array.shape) for name, array in inputs.items()}
+            if any(mark in str(error) for mark in _NO_MEMORY):
+                raise LimitError(f"{self._name}: memory does not suffice for {given}") from error
             raise BundleError(
                 f"{self._name}: the graph does not accept {given}; it has the inputs "
                 f"{self._inputs} ({_first_line(error)})"

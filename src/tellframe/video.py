@@ -50,6 +50,9 @@ drain and refill the decoder would cost more than they do."""
 SPARE: Final = 2
 """Packets decoded after a wanted one, for a picture in its place where it yields none: where it is
 damaged, or hidden, as VP8's are that only serve as a reference."""
+DISPOSING: Final = frozenset({"h264", "mpeg2video", "mpeg4"})
+"""Codecs whose pictures that no other one refers to are decoded only where they are wanted. In HEVC
+higher temporal layers may refer to what is marked so, and dav1d (AV1) cannot be told in between."""
 
 SamplingPolicy = Callable[[NDArray[np.float64], int], NDArray[np.int64]]
 _DAMAGE: Final = (av.error.FFmpegError, OSError, ValueError)
@@ -148,7 +151,7 @@ def read_frames(
 ) -> Iterator[Frame]:
     """Decode the wanted pictures in one sequential pass.
 
-    A wanted picture that is damaged is replaced by the next one where that is whole (which may
+    A wanted picture that is damaged is replaced by the next decoded one that is whole (which may
     depend on `threads`): what an error was painted over says nothing about a face. Only the wanted
     ones are converted to RGB. Memory does not grow with the length of the video.
 
@@ -247,6 +250,8 @@ def _open(path: str | Path) -> Iterator[tuple[Any, Any]]:
                 f"of {MAX_PIXELS}; scale the video down"
             )
         codec.options = {"max_pixels": str(MAX_PIXELS)}  # pictures may grow within a stream
+        if codec.name == "h264":  # it would guess how far pictures are reordered and lose some
+            codec.options["strict"] = "strict"
         yield container, stream
 
 
@@ -323,6 +328,9 @@ def _decode(
     codec, segments = stream.codec_context, deque(plan_segments(listing, wanted))
     positions = np.full(int(listing.packets.max()) + 1, -1)  # -1: decoded, but not shown
     positions[listing.packets] = np.arange(len(listing.packets))
+    # Left out, pictures cannot be counted. The wanted ones and their spares never are.
+    skips = listing.stamped and codec.name in DISPOSING
+    whole = {packet + i for packet in listing.packets[wanted].tolist() for i in range(SPARE + 1)}
     with suppress(*_DAMAGE):
         for number, packet in enumerate(p for p in container.demux(stream) if p.size):
             if number > segments[0][1]:
@@ -334,6 +342,8 @@ def _decode(
             if number >= segments[0][0]:
                 if listing.stamped:
                     packet.pts = int(positions[number])
+                if skips:
+                    codec.skip_frame = "DEFAULT" if number in whole else "NONREF"
                 yield from _decode_packet(codec, packet)
     yield from _decode_packet(codec, None)
 

@@ -95,16 +95,29 @@ def test_shares_add_up(videos, undisturbed, tmp_path):
     assert content(tmp_path) == content(undisturbed)
 
 
-def test_ray_builds_the_same(videos, undisturbed, tmp_path):
+def test_two_ray_nodes_build_the_same_even_if_one_is_lost(videos, undisturbed, tmp_path):
     ray = pytest.importorskip("ray", reason="needs the extra: pip install 'tellframe[ray]'")
+    from ray.cluster_utils import Cluster
+
     from tellframe.data import ray_engine
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=40)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    second, done = cluster.add_node(num_cpus=1), []
+
+    def lose_a_node(record) -> None:
+        done.append(record)
+        if len(done) == 3:  # the first unit is done, and both nodes are at the next
+            cluster.remove_node(second, allow_graceful=False)
+
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=40)
     try:
-        place = Workplace(str(tmp_path))
-        build(plan_build(videos, RECIPE, 3), place, engine=ray_engine.build_units)
+        assert len(ray.nodes()) == 2
+        plan, place = plan_build(videos, RECIPE, 3), Workplace(str(tmp_path))
+        build(plan, place, engine=ray_engine.build_units, progress=lose_a_node)
     finally:
         ray.shutdown()
+        cluster.shutdown()
+    assert {record.video for record in done} == {video.video for video in videos}
     assert content(tmp_path) == content(undisturbed)
 
 

@@ -330,13 +330,12 @@ def read_unit(store: Store, key: str) -> UnitResult:
     try:
         found = json.loads(store.get(key))
         shard = found["shard"] or {"key": "", "sha256": ""}
-        return UnitResult(
-            shard=str(shard["key"]),
-            sha256=str(shard["sha256"]),
-            clips=tuple(ClipRow(**row) for row in found["clips"]),
-            videos=tuple(VideoRecord(**row) for row in found["videos"]),
-        )
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        clips = tuple(ClipRow(**row) for row in found["clips"])
+        videos = tuple(VideoRecord(**row) for row in found["videos"])
+        for rows, cls in ((clips, ClipRow), (videos, VideoRecord)):
+            table_of(rows, cls)  # raises where a value is not of its column's type
+        return UnitResult(str(shard["key"]), str(shard["sha256"]), clips, videos)
+    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
         raise DataError(
             f"{store.name(key)}: damaged ({error!r}); delete it and build again"
         ) from error

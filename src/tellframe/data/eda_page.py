@@ -39,7 +39,7 @@ _RULES: Final = """
 h1{font-size:34px;overflow-wrap:anywhere}
 .plots{columns:2;column-gap:16px}
 .plots .card{margin:0 0 16px;break-inside:avoid}
-.drawing{display:block;width:100%;height:auto}
+.drawing{display:block;width:100%;max-width:480px;height:auto}
 .drawing *{stroke-linejoin:round;stroke-linecap:butt}
 .drawing text{font-family:inherit!important}
 .plots figcaption{font-size:14px;color:var(--soft);margin-top:8px}

@@ -57,7 +57,7 @@ _STYLE: Final = {
     "grid.linewidth": 0.8,
     "xtick.color": _SOFT,
     "xtick.major.size": 0,
-    "xtick.major.pad": 6,  # clear of the lowest label of the other axis
+    "xtick.major.pad": 8,  # clear of the lowest label of the other axis
     "ytick.color": _SOFT,
     "ytick.major.size": 0,
     "legend.frameon": False,
