@@ -62,9 +62,7 @@ def act(context, item):
 
 
 def run(function, items, setup=do_nothing, workers=2, limits=QUICK, **more):
-    return list(
-        map_isolated(function, items, setup=setup, workers=workers, limits=limits, **more)
-    )
+    return list(map_isolated(function, items, setup=setup, workers=workers, limits=limits, **more))
 
 
 def children(process: int | None = None) -> set[int]:
@@ -120,19 +118,10 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("item", ENDS)
-def test_an_end_of_the_worker_is_a_failure(item):
-    limits = Limits(seconds=0.5, attempts=1)
-    assert run(act, [item, "next"], workers=1, limits=limits) == [
-        (item, Failure(ENDS[item], 1)),
-        ("next", ("context", "next")),
-    ]
-
-
 def test_fifty_items_of_which_many_are_bad():
-    bad = {5: "segv", 6: "exit", 11: "eat", 12: "hang", 21: "kill", 22: "kill", 33: "abort"}
+    bad = dict(enumerate((*ENDS, "eat", "chatty"), 5)) | {30: "kill", 31: "exit"}
     items = [bad.get(n, n) for n in range(50)]
-    limits = Limits(seconds=2, memory=2**28, attempts=2)
+    limits = Limits(seconds=1.5, memory=2**28, attempts=2)
     results = run(act, items, workers=3, limits=limits)
     assert [item for item, _ in results] == items
     for number, (item, result) in enumerate(results):
@@ -334,7 +323,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_workers_do_not_outlive_their_parent(tmp_path, how):
     script = tmp_path / "main.py"
     script.write_text(ORPHANS.format(folder=str(Path(__file__).parent)))

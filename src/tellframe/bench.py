@@ -14,8 +14,9 @@ from typing import Any, Final
 import av
 import numpy as np
 
-from tellframe.data.build import Workplace, build, plan_build
+from tellframe.data.build import Workplace, build
 from tellframe.data.manifest import Video
+from tellframe.data.plan import plan_build
 from tellframe.detector import Detector
 from tellframe.errors import DataError, UsageError
 from tellframe.isolation import Limits, map_isolated

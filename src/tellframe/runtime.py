@@ -95,7 +95,8 @@ class Session:
         except Exception as error:
             given = {name: (array.dtype.name, array.shape) for name, array in inputs.items()}
             if any(mark in str(error) for mark in _NO_MEMORY):
-                raise LimitError(f"{self._name}: memory does not suffice for {given}") from error
+                name = Path(self._name).name
+                raise LimitError(f"memory does not suffice to run {name} on {given}") from error
             raise BundleError(
                 f"{self._name}: the graph does not accept {given}; it has the inputs "
                 f"{self._inputs} ({_first_line(error)})"

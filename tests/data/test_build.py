@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pyarrow", reason="needs the extra: pip install 'tellframe[data]'")
-pytest.importorskip("pebble", reason="needs the extra: pip install 'tellframe[data]'")
 
 from tellframe.bundle import load_bundle
 from tellframe.data import cut
-from tellframe.data.build import Workplace, build, build_units, list_open_units, plan_build
+from tellframe.data.build import Workplace, build, build_units
 from tellframe.data.manifest import Video, write_manifest
+from tellframe.data.plan import list_open_units, plan_build
 from tellframe.data.verify import verify_dataset
-from tellframe.errors import DataError, LeakError, RecipeMismatchError
+from tellframe.errors import DataError, LeakError, RecipeMismatchError, StoreError
 from tellframe.isolation import Limits
 from tellframe.store import FolderStore
 from tellframe.video import list_frames, read_frames
@@ -258,3 +258,21 @@ def test_memory_does_not_grow_with_the_number_of_videos(samples, make_video, tmp
     assert small_build["status"] == large_build["status"] == 0
     for who in ("self", "largest_worker"):
         assert large_build[who] <= 1.2 * small_build[who], peaks
+
+
+@pytest.mark.parametrize("member", ["", "part/a.mp4"])
+def test_a_source_that_is_not_there_is_no_missing_video(tmp_path, member):
+    video = Video("set/a.mp4", str(tmp_path / "unmounted" / "a"), member=member)
+    with pytest.raises(StoreError, match="unmounted"):
+        build(plan_build([video], RECIPE), Workplace(str(tmp_path / "faces")))
+    assert not (tmp_path / "faces").exists()
+
+
+def test_what_nobody_foresaw_costs_one_video(samples, monkeypatch):
+    def fail(*_args, **_options):
+        raise IndexError("tuple index out of range")
+
+    monkeypatch.setattr(cut, "extract_clips", fail)
+    record = cut.cut_video(cut.Cutter(RECIPE, None, ""), Video("a", str(samples / "real.mp4")))
+    assert (record.record.outcome, record.clips) == ("unforeseen", ())
+    assert "IndexError('tuple index out of range')" in record.record.message

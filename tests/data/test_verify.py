@@ -13,9 +13,10 @@ import pytest
 pytest.importorskip("pyarrow", reason="needs the extra: pip install 'tellframe[data]'")
 
 from tellframe.bundle import load_bundle
-from tellframe.data.build import Workplace, _parquet, build, plan_build
+from tellframe.data.build import Workplace, _parquet, build
 from tellframe.data.cut import VideoRecord
 from tellframe.data.manifest import Video
+from tellframe.data.plan import plan_build
 from tellframe.data.shards import ClipRow, read_clip
 from tellframe.data.verify import _read_table, read_index, read_recipe, verify_dataset
 from tellframe.errors import DataError, TellframeError

@@ -56,8 +56,9 @@ def add_build(verbs: Any) -> None:
 
 def run_build(options: argparse.Namespace) -> int:
     """Run the verb; return the exit status."""
-    from tellframe.data.build import Workplace, build, build_units, plan_build
+    from tellframe.data.build import Workplace, build, build_units
     from tellframe.data.manifest import read_manifest
+    from tellframe.data.plan import plan_build
     from tellframe.isolation import Limits
     from tellframe.runtime import usable_cores
 

@@ -19,48 +19,21 @@ import hashlib
 import io
 import itertools
 import json
-import random
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from typing import Any, Final
+from typing import Any
 
 from tellframe.data.cut import CutVideo, Outcome, VideoRecord, cut_video, given_up, load_cutter
-from tellframe.data.manifest import Video, load_pyarrow, require_no_leak, table_of
+from tellframe.data.manifest import Video, load_pyarrow, table_of
+from tellframe.data.plan import Plan, Unit, begin_build, list_open_units, require_sources
 from tellframe.data.shards import SUFFIXES, ClipRow, ShardWriter, StoredClip, clip_key
 from tellframe.errors import DataError
 from tellframe.isolation import Failure, Limits, map_isolated
 from tellframe.recipe import Recipe
 from tellframe.store import Store, open_store
-
-FORMAT: Final = 1
-"""Version of the layout of a data set."""
-_DESCRIPTION: Final = frozenset(
-    ("recipe", "recipe_digest", "manifest_sha256", "videos", "videos_per_shard", "units")
-)
-"""What dataset.json must hold for others to read it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """A run of videos that becomes one shard."""
-
-    key: str
-    """Of its JSON file: number, and a hash of all that decides its content."""
-    videos: tuple[Video, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """All that a build does, decided before it begins."""
-
-    recipe: Recipe
-    units: tuple[Unit, ...]
-    description: dict[str, Any] = field(repr=False)
-    """Content of dataset.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,95 +54,6 @@ Progress = Callable[[VideoRecord], None]
 
 def be_silent(record: VideoRecord) -> None:
     """Report nothing."""
-
-
-def plan_build(videos: Sequence[Video], recipe: Recipe, videos_per_shard: int = 64) -> Plan:
-    """Divide a manifest into units; videos of one zip stay in the order of its bytes.
-
-    Raises:
-        LeakError: a group lies on two sides of a split.
-    """
-    require_no_leak(videos)
-    ordered = sorted(videos, key=lambda v: (v.location, v.offset, v.video))
-    rows = [json.dumps(dataclasses.astuple(v), separators=(",", ":")) for v in ordered]
-    description = {
-        "format": FORMAT,
-        "tellframe": version("tellframe"),
-        "recipe": recipe.to_dict(),
-        "recipe_digest": recipe.digest,
-        "manifest_sha256": _hash("\n".join(sorted(rows))),
-        "videos": len(ordered),
-        "videos_per_shard": videos_per_shard,
-    }
-    salt = json.dumps(description, sort_keys=True)
-    units = tuple(
-        Unit(
-            key=f"units/{number:06d}-{_hash(salt, *rows[start:end])[:16]}.json",
-            videos=tuple(ordered[start:end]),
-        )
-        for number, start in enumerate(range(0, len(ordered), videos_per_shard))
-        for end in (start + videos_per_shard,)
-    )
-    return Plan(recipe, units, {**description, "units": len(units)})
-
-
-def _hash(*texts: str) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
-
-
-def begin_build(plan: Plan, store: Store) -> None:
-    """Claim a place for this data set, or make sure that it is this one that was begun there.
-
-    Raises:
-        RecipeMismatchError: it is being built with another recipe; the message says what differs.
-        DataError: it holds another data set; the message says what differs.
-        StoreError: it cannot be written.
-    """
-    text = json.dumps(plan.description, indent=2, sort_keys=True) + "\n"
-    if store.put_if_absent("dataset.json", text.encode()):
-        return
-    found = read_description(store)
-    Recipe.from_dict(found["recipe"]).require_same(plan.recipe, f"{store.url} and this build")
-    if found != plan.description:
-        differing = [k for k in plan.description if found.get(k) != plan.description[k]]
-        raise DataError(
-            f"{store.url}: holds another data set ({', '.join(differing)} differ); "
-            "choose another destination, or give what it was begun with"
-        )
-
-
-def read_description(store: Store) -> dict[str, Any]:
-    """Return dataset.json.
-
-    Raises:
-        DataError: there is none, or it is none of ours.
-    """
-    if not store.exists("dataset.json"):
-        raise DataError(f"{store.url}: holds no dataset.json; build one with: tellframe build")
-    try:
-        found = json.loads(store.get("dataset.json"))
-    except ValueError as error:
-        raise DataError(f"{store.name('dataset.json')}: is no JSON ({error})") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise DataError(f"{store.name('dataset.json')}: is not of format {FORMAT}")
-    if missing := _DESCRIPTION - set(found):
-        raise DataError(f"{store.name('dataset.json')}: lacks {', '.join(sorted(missing))}")
-    return found
-
-
-def list_open_units(plan: Plan, store: Store, share: tuple[int, int] = (0, 1)) -> list[Unit]:
-    """Return the units of a worker's share that are not done, beginning anywhere.
-
-    Args:
-        plan: the build.
-        store: its destination.
-        share: (i, N): every N-th unit from the i-th on.
-    """
-    done = store.list_files("units")
-    left = [u for u in plan.units[share[0] :: share[1]] if u.key not in done]
-    # Two that were started with the same share meet half-way instead of doing everything twice.
-    start = random.randrange(len(left)) if left else 0
-    return left[start:] + left[:start]
 
 
 def build_units(
@@ -370,9 +254,11 @@ def build(
 
     Raises:
         DataError: the destination holds another data set.
-        StoreError: something cannot be read or written; started again, the build goes on there.
+        StoreError: a source is not there, or something cannot be read or written; started again,
+            the build goes on there.
     """
     store = open_store(place.destination, place.endpoint)
+    require_sources(plan, place.endpoint)
     begin_build(plan, store)
     engine(plan.recipe, list_open_units(plan, store, share), place, progress)
     return finish_build(plan, store)

@@ -30,6 +30,8 @@ class Outcome(StrEnum):
     """It is no video that can be decoded."""
     LIMIT = "limit"
     """It asks for more pixels or memory than the limits allow."""
+    UNFORESEEN = "unforeseen"
+    """It made tellframe itself fail; the message says how. Worth a report."""
     CRASH = "crash"
     """It ended its worker process at every attempt."""
     TIMEOUT = "timeout"
@@ -104,11 +106,13 @@ def cut_video(cutter: Cutter, video: Video) -> CutVideo:
         with open_video(video, cutter.endpoint) as path:
             extraction = extract_clips(path, cutter.recipe, cutter.detector, threads=1)
         clips = tuple(store_clip(clip, cutter.recipe) for clip in extraction.clips)
-    except (MediaError, DataError, MemoryError, StoreError) as error:
+    except Exception as error:  # one video must not end a build of a million, at every new start
         if isinstance(error, StoreError) and not error.missing:
             raise
-        message = str(error).replace(path, video.video) if path else str(error)
-        return CutVideo(VideoRecord(video.video, _outcome(error), message or "out of memory"))
+        outcome = _outcome(error)
+        message = repr(error) if outcome is Outcome.UNFORESEEN else str(error) or "out of memory"
+        message = message.replace(path, video.video) if path else message
+        return CutVideo(VideoRecord(video.video, outcome, message))
     return CutVideo(_record(video, extraction), clips)
 
 
@@ -120,7 +124,9 @@ def _outcome(error: Exception) -> Outcome:
             return Outcome.DAMAGED
         case LimitError() | MemoryError():
             return Outcome.LIMIT
-    return Outcome.UNREADABLE
+        case MediaError():
+            return Outcome.UNREADABLE
+    return Outcome.UNFORESEEN
 
 
 def _record(video: Video, extraction: Extraction) -> VideoRecord:

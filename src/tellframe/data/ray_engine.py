@@ -11,9 +11,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
-from tellframe.data.build import Progress, Unit, Workplace
+from tellframe.data.build import Progress, Workplace
 from tellframe.data.build import build_units as build_here
 from tellframe.data.cut import VideoRecord
+from tellframe.data.plan import Unit
 from tellframe.errors import MissingExtraError
 from tellframe.recipe import Recipe
 

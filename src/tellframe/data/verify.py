@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tellframe.data.build import UnitResult, plan_build, read_description, read_unit
+from tellframe.data.build import UnitResult, read_unit
 from tellframe.data.cut import VideoRecord
 from tellframe.data.manifest import Video, explaining_parquet, load_pyarrow, rows_of
+from tellframe.data.plan import plan_build, read_description
 from tellframe.data.shards import ClipRow, parse_clip
 from tellframe.errors import DataError, StoreError
 from tellframe.recipe import Recipe
