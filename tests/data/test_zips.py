@@ -208,3 +208,9 @@ def test_no_damage_gets_past_the_checks(tmp_path_factory, changes, cut):
             continue
         assert len(content) == member.bytes
     assert store.bytes_read < 10 * len(BASE)
+
+
+def test_an_empty_zip_has_no_members(tmp_path):
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    assert list_members(FolderStore(tmp_path), "empty.zip") == []

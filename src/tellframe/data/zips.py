@@ -103,7 +103,7 @@ def list_members(store: Store, key: str) -> list[Member]:
     if any(not 0 <= m.header_offset <= directory or m.file_size >= 2**63 for m in found):
         raise DataError(f"{name}: its directory names places outside of the zip; fetch it again")
     found.sort(key=lambda m: m.header_offset)
-    ends = [m.header_offset for m in found[1:]] + [directory]
+    ends = [*(m.header_offset for m in found), directory][1:]
     return [
         Member(
             name=m.orig_filename,  # `filename` ends at a zero byte
