@@ -244,7 +244,7 @@ def test_altered_videos(place):
     rows = _read_table(FolderStore(place), "videos.parquet", VideoRecord)
     (place / "videos.parquet").write_bytes(_parquet(rows[1:], VideoRecord))
     assert "videos.parquet: 3 videos, dataset.json says 4" in check(place)
-    rows[0] = dataclasses.replace(rows[0], outcome="ok", message="")
+    rows[0] = dataclasses.replace(rows[0], message="altered")
     (place / "videos.parquet").write_bytes(_parquet(rows, VideoRecord))
     assert check(place).startswith("videos.parquet: is not what the units say")
 
