@@ -6,7 +6,7 @@ PYTHON ?= python3
 LIGHT := .venv-light
 FULL := .venv
 # What needs the extras; the light install skips it, with the reason.
-FULL_TESTS := tests/train tests/data tests/test_demo_data.py \
+FULL_TESTS := tests/train tests/data tests/evaluate tests/test_dev_data.py tests/test_demo_data.py \
 	tests/test_deploy.py tests/test_cli_build.py
 FACENET := facenet_pytorch-2.6.0-py3-none-any.whl
 

@@ -13,6 +13,7 @@ import pytest
 from tellframe.bundle import (
     SHIPPED,
     golden_crops,
+    golden_input,
     load_bundle,
     shipped_bundles,
     write_bundle,
@@ -69,6 +70,7 @@ def test_a_missing_graph_is_refused(folder):
         ({"recipe": {"margn": 0.3}}, "did you mean 'margin'"),
         ({"calibration": {"slop": 1}}, "not a readable bundle"),
         ({"decision": None}, "not a readable bundle"),
+        ({"kind": "sound"}, "a model of kind 'sound', this version knows frame and clip"),
     ],
 )
 def test_an_altered_description_is_refused(folder, values, message):
@@ -138,3 +140,27 @@ def test_golden_crops_are_the_same_everywhere():
     assert len({c.tobytes() for c in crops}) == 4
     # By hand: picture 0, channel 0, at x = 2, y = 1: |(2 * 3 + 1 * 5) % 510 - 255| = 244.
     assert crops[0, 1, 2, 0] == 244
+
+
+def test_a_bundle_that_names_no_kind_judges_frames(folder):
+    values = json.loads((folder / "bundle.json").read_text())
+    values.pop("kind", None)
+    (folder / "bundle.json").write_text(json.dumps(values))
+    bundle = load_bundle(folder)
+    assert bundle.kind == "frame"
+    write_bundle(dataclasses.replace(bundle, kind="clip"), folder)
+    assert load_bundle(folder).kind == "clip"
+
+
+def test_golden_clips_lack_a_frame_each_but_the_first():
+    assert list(golden_input("frame", 32)) == ["crops"]
+    assert (golden_input("frame", 32, 3)["crops"] == golden_crops(32, 3)).all()
+    inputs = golden_input("clip", 32)
+    assert list(inputs) == ["crops", "valid"]
+    assert inputs["crops"].shape == (4, 4, 32, 32, 3)
+    assert len({crop.tobytes() for crop in inputs["crops"].reshape(16, -1)}) == 16
+    assert inputs["valid"].dtype == np.bool_
+    assert [np.flatnonzero(~v).tolist() for v in inputs["valid"]] == [[], [0], [1], [2]]
+    longer = golden_input("clip", 32, 6)
+    assert (longer["crops"][:4] == inputs["crops"]).all()
+    assert (longer["valid"][:4] == inputs["valid"]).all()

@@ -11,7 +11,10 @@ from tellframe.cli import build_parser, run
 from tellframe.cli.detect import exit_status, find_videos
 from tellframe.types import Label, Reason, Verdict
 
-VERBS = ("detect", "models", "doctor", "train", "export", "calibrate", "evaluate", "bench")
+VERBS = (
+    *("detect", "models", "doctor", "train", "export", "calibrate", "evaluate", "submit", "score"),
+    "bench",
+)
 
 
 @pytest.fixture
@@ -108,7 +111,6 @@ def test_nothing_analysed(bad, capsys):
         (["detect", "x.mp4", "--threads", "-1"], "--threads"),
         (["bench", "detect"], "give videos"),
         (["calibrate", "labels.csv"], "--model"),
-        (["evaluate", "no-such.csv"], "no-such.csv"),
     ],
 )
 def test_usage_errors(arguments, message, capsys):

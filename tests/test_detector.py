@@ -7,6 +7,7 @@ import pytest
 
 import tellframe
 from tellframe.errors import BundleError, ConfigError, MediaError, RecipeMismatchError
+from tellframe.scoring import Calibration, judge_video
 from tellframe.types import Clip, Label, Reason
 
 LABELS = {
@@ -130,3 +131,84 @@ def test_golden_scores(detector):
 
 def test_no_clips_no_verdicts(detector):
     assert detector.judge(()) == ()
+
+
+# A network that judges clips as a whole; what a real one computes is for the tests of training.
+
+
+class ByRed:
+    """Stands for a session: a frame scores its red, a clip its reddest frame."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def run(self, inputs):
+        crops, valid = inputs["crops"], inputs["valid"]
+        assert (crops.dtype, valid.dtype) == (np.uint8, np.bool_)
+        assert crops.shape[:2] == valid.shape
+        assert valid.all()  # frames that are not valid are not worth a run
+        self.shapes.append(valid.shape)
+        red = (crops[..., 0].mean(axis=(2, 3)) - 128.0) / 16
+        heat = np.broadcast_to(red[..., None, None], (*red.shape, 7, 7))
+        return {"logit": red.max(axis=1), "frame_logit": red, "heat": heat}
+
+
+@pytest.fixture
+def by_red(detector):
+    bundle = dataclasses.replace(detector.bundle, kind="clip", calibration=Calibration())
+    made = tellframe.Detector(bundle, bundle.recipe, detector.face_detector)
+    made._session = ByRed()
+    return made
+
+
+def person(detector, number, reds, valid):
+    """A clip whose frames have one colour each."""
+    size, frames = detector.recipe.crop_size, len(reds)
+    pixels = np.zeros((frames, size, size, 3), np.uint8)
+    pixels[..., 0] = np.array(reds)[:, None, None]
+    return Clip(
+        person=number,
+        pixels=pixels,
+        times=np.arange(frames, dtype=np.float64),
+        valid=np.array(valid, dtype=np.bool_),
+        boxes=np.tile(np.array([0, 0, 90, 100], np.float32), (frames, 1)),
+        landmarks=np.zeros((frames, 5, 2), np.float32),
+        confidence=np.ones(frames, np.float32),
+        recipe_digest=detector.recipe.digest,
+    )
+
+
+def test_a_clip_model_judges_people_one_by_one(by_red):
+    clips = [
+        person(by_red, 1, [64, 64, 192, 255], [1, 1, 1, 0]),
+        person(by_red, 2, [255, 64, 64, 64, 64], [0, 1, 1, 1, 1]),
+        person(by_red, 3, [255, 255, 255], [0, 0, 0]),
+    ]
+    fake, real, nobody = by_red.judge(clips)
+    assert by_red._session.shapes == [(1, 3), (1, 4)]
+    assert [p.label for p in (fake, real, nobody)] == [Label.FAKE, Label.REAL, Label.INCONCLUSIVE]
+    assert fake.probability == pytest.approx(1 / (1 + np.exp(-4)))
+    assert [m.time for m in fake.moments] == [0.0, 1.0, 2.0]
+    assert [m.probability > 0.5 for m in fake.moments] == [False, False, True]
+    assert fake.evidence.heat.shape == (3, 7, 7)
+    assert (fake.evidence.crops == clips[0].pixels[:3]).all()
+    assert nobody.probability is None
+    # One after the other they are judged as they are together.
+    assert tuple(by_red.judge([clip])[0] for clip in clips) == (fake, real, nobody)
+    label, probability, _ = judge_video((fake, real, nobody))
+    assert (label, probability) == (Label.FAKE, fake.probability)
+
+
+def test_single_crops_are_clips_of_one_frame_to_a_clip_model(by_red):
+    crops = person(by_red, 1, range(0, 200, 10), [1] * 20).pixels
+    logits, heat = by_red.score(crops)
+    assert by_red._session.shapes == [(16, 1), (4, 1)]
+    np.testing.assert_allclose(logits, (np.arange(0, 200, 10) - 128) / 16)
+    assert heat.shape == (20, 7, 7)
+
+
+def test_a_clip_model_without_evidence_keeps_no_pictures(by_red):
+    by_red.keep_evidence = False
+    (verdict,) = by_red.judge([person(by_red, 1, [64] * 4, [1] * 4)])
+    assert verdict.evidence is None
+    assert by_red.judge(()) == ()

@@ -62,6 +62,30 @@ def test_person(num_valid, size, logit, label, reasons):
     assert verdict.evidence is None
 
 
+def test_the_logit_of_the_clip_goes_before_the_mean_of_its_frames():
+    frames = np.array([-4.0, -2.0, 3.0])
+    verdict = judge_person(clip(3), frames, None, Calibration(2.0, 1.0), DECISION, clip_logit=1.5)
+    assert verdict.label is Label.FAKE
+    assert verdict.probability == pytest.approx(1 / (1 + math.exp(-4)))
+    shown = [m.probability for m in verdict.moments]
+    assert shown == pytest.approx([1 / (1 + math.exp(-(2 * f + 1))) for f in frames])
+    assert verdict.most_suspicious(1) == (verdict.moments[2],)
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["frames", "clips"])
+@pytest.mark.parametrize("fake", [0, 1, 2])
+def test_one_fake_among_three_people_wins(fake, whole):
+    people = []
+    for k in range(3):
+        logit = 3.0 if k == fake else -6.0  # the mean over the people says REAL
+        frames, pooled = (np.zeros(10), logit) if whole else (np.full(10, logit), None)
+        own = clip(person=k + 1)
+        people.append(judge_person(own, frames, None, Calibration(), DECISION, clip_logit=pooled))
+    label, probability, reasons = judge_video(people)
+    assert (label, reasons) == (Label.FAKE, ())
+    assert probability == people[fake].probability == pytest.approx(1 / (1 + math.exp(-3)))
+
+
 def test_a_person_without_a_frame_is_inconclusive():
     verdict = judge_person(clip(0), np.zeros(0), None, Calibration(), DECISION)
     assert verdict.label is Label.INCONCLUSIVE

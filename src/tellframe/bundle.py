@@ -21,8 +21,11 @@ from tellframe.errors import BundleError, ConfigError
 from tellframe.recipe import Recipe
 from tellframe.scoring import Calibration, Decision
 
-FORMAT: Final = 1
-"""Version of bundle.json that this code reads and writes."""
+FORMAT: Final = 2
+"""Version of bundle.json that this code writes."""
+READ: Final = (1, 2)
+"""Versions that it reads. Format 1 has no method and no shares of fakes in its calibration: it is
+Platt scaling without a shift, which are the defaults. Nor has it a kind, which is "frame"."""
 DEFAULT: Final = "frame_lite0"
 """Name of the shipped bundle that is loaded when none is asked for."""
 SHIPPED: Final = Path(__file__).parent / "bundles"
@@ -30,6 +33,8 @@ SHIPPED: Final = Path(__file__).parent / "bundles"
 HUB: Final = "https://huggingface.co"
 """Where hf:// leads to; the environment variable HF_ENDPOINT names a mirror."""
 MAX_GRAPH_BYTES: Final = 2**30
+KINDS: Final = ("frame", "clip")
+"""What a model judges: single crops, or the crops of one person together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +44,18 @@ class Bundle:
     name: str
     version: str
     graph: Path
-    """The ONNX graph: input "crops", uint8 (N, S, S, 3); outputs "logit" (N,), "heat" (N, h, w)."""
+    """The ONNX graph. Kind "frame": input "crops", uint8 (N, S, S, 3); outputs "logit", (N,), and
+    "heat", (N, h, w). Kind "clip": inputs "crops", uint8 (N, T, S, S, 3), and "valid", bool (N, T);
+    outputs "logit", (N,), "frame_logit", (N, T), and "heat", (N, T, h, w)."""
     sha256: str
     """Hex digest of the graph."""
     recipe: Recipe
     calibration: Calibration
     decision: Decision
+    kind: str = "frame"
+    """One of `KINDS`."""
     golden: tuple[float, ...] = ()
-    """Logits of `golden_crops`, as the exporting machine computed them."""
+    """Logits of `golden_input`, as the exporting machine computed them."""
     metrics: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
     training: dict[str, Any] = field(default_factory=dict)
@@ -89,9 +98,10 @@ def _read(path: Path) -> Bundle:
     """Read bundle.json and check the graph beside it."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        if values["format"] != FORMAT:
+        if values["format"] not in READ:
             raise BundleError(
-                f"{path}: bundle format {values['format']}, this version reads {FORMAT}; "
+                f"{path}: bundle format {values['format']}, this version reads "
+                f"{' and '.join(map(str, READ))}; "
                 "export the model again or change the version of tellframe"
             )
         recipe = Recipe.from_dict(values["recipe"])
@@ -103,6 +113,7 @@ def _read(path: Path) -> Bundle:
             recipe=recipe,
             calibration=Calibration(**values["calibration"]),
             decision=Decision(**values["decision"]),
+            kind=values.get("kind", "frame"),
             golden=tuple(values["golden"]),
             metrics=values.get("metrics", {}),
             licence=values.get("licence", ""),
@@ -111,6 +122,11 @@ def _read(path: Path) -> Bundle:
         digest = values["recipe_digest"]
     except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise BundleError(f"{path}: not a readable bundle ({error!r}); export it again") from error
+    if bundle.kind not in KINDS:
+        raise BundleError(
+            f"{path}: a model of kind {bundle.kind!r}, this version knows {' and '.join(KINDS)}; "
+            "change the version of tellframe"
+        )
     if digest != recipe.digest:
         raise BundleError(
             f"{path}: the recipe was altered (digest {recipe.digest}, stamped {digest}); "
@@ -135,6 +151,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
         "format": FORMAT,
         "name": bundle.name,
         "version": bundle.version,
+        "kind": bundle.kind,
         "sha256": bundle.sha256,
         "recipe_digest": bundle.recipe.digest,
         "recipe": bundle.recipe.to_dict(),
@@ -175,6 +192,25 @@ def golden_crops(size: int, count: int = 4) -> NDArray[np.uint8]:
     ]
     stacked = np.stack(planes).reshape(count, 3, size, size)
     return np.ascontiguousarray(stacked.transpose(0, 2, 3, 1)).astype(np.uint8)
+
+
+def golden_input(kind: str, size: int, count: int = 4) -> dict[str, NDArray[Any]]:
+    """Return what the golden scores of a bundle are computed on, by input of its graph.
+
+    Args:
+        kind: of the bundle.
+        size: side in pixels.
+        count: how many scores: of crops, or of clips of four frames, of which all but the first
+            clip lack a frame, each the next.
+    """
+    if kind == "frame":
+        return {"crops": golden_crops(size, count)}
+    frames = 4
+    valid = np.ones((count, frames), dtype=np.bool_)
+    later = np.arange(1, count)
+    valid[later, (later - 1) % frames] = False
+    crops = golden_crops(size, frames * count).reshape(count, frames, size, size, 3)
+    return {"crops": crops, "valid": valid}
 
 
 def _fetch_from_hub(name: str) -> Path:

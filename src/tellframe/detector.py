@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tellframe.bundle import Bundle, golden_crops, load_bundle
+from tellframe.bundle import Bundle, golden_input, load_bundle
 from tellframe.errors import BundleError, MediaError, RecipeMismatchError
 from tellframe.extract import Extraction, extract_clips
 from tellframe.faces import FaceDetector, load_face_detector
@@ -25,6 +25,10 @@ BATCH: Final = 16
 GOLDEN_TOLERANCE: Final = 0.01
 """How far, in logits, the scores of the golden crops may lie from the stamped ones: processors
 round differently, wrong weights or a broken runtime lie far outside."""
+Scores = tuple[float | None, NDArray[np.float32], NDArray[np.float32]]
+"""Of one person: the logit of the clip, None where the frames are to be pooled; the logits of the
+frames, (N,), positive for fake; and their class activation maps, (N, h, w)."""
+_NOTHING: Final[Scores] = (None, np.zeros(0, np.float32), np.zeros((0, 1, 1), np.float32))
 
 
 class Detector:
@@ -128,24 +132,41 @@ class Detector:
                     f"person {clip.person}: the clip was made with recipe {clip.recipe_digest}, "
                     f"this detector uses {self.recipe.digest}; extract the clip again"
                 )
-        if not clips:
-            return ()
-        counts = [clip.num_valid for clip in clips]
-        logits, heat = self.score(np.concatenate([clip.pixels[clip.valid] for clip in clips]))
-        bounds = np.cumsum([0, *counts])
         return tuple(
             judge_person(
                 clip,
-                logits[first:last],
-                heat[first:last] if self.keep_evidence else None,
+                frame_logits,
+                heat if self.keep_evidence else None,
                 self.bundle.calibration,
                 self.bundle.decision,
+                clip_logit=logit,
             )
-            for clip, first, last in zip(clips, bounds[:-1], bounds[1:], strict=True)
+            for clip, (logit, frame_logits, heat) in zip(
+                clips, self._score_clips(clips), strict=True
+            )
         )
 
+    def _score_clips(self, clips: Sequence[Clip]) -> Iterator[Scores]:
+        """Run the network on the valid frames of clips."""
+        crops = [clip.pixels[clip.valid] for clip in clips]
+        if self.bundle.kind == "clip":
+            yield from (self._score_together(c) if len(c) else _NOTHING for c in crops)
+        elif crops:
+            # Crops of all people go through together, so that no run is short of them.
+            logits, heat = self.score(np.concatenate(crops))
+            ends = np.cumsum([len(c) for c in crops])[:-1]
+            for own, own_heat in zip(np.split(logits, ends), np.split(heat, ends), strict=True):
+                yield None, own, own_heat
+
+    def _score_together(self, crops: NDArray[np.uint8]) -> Scores:
+        """Run a network of the kind "clip" on the frames of one person, (T, S, S, 3)."""
+        # Without the frames that are not valid, which cost as much and have no influence.
+        valid = np.ones((1, len(crops)), dtype=np.bool_)
+        found = self._session.run({"crops": crops[None], "valid": valid})
+        return float(found["logit"][0]), found["frame_logit"][0], found["heat"][0]
+
     def score(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Run the network.
+        """Score single crops; to a network of the kind "clip" each is a clip of one frame.
 
         Args:
             crops: shape (N, S, S, 3), RGB, cut as the recipe says.
@@ -154,16 +175,23 @@ class Detector:
             Logits of shape (N,), positive for fake, and class activation maps (N, h, w).
         """
         parts = [
-            self._session.run({"crops": crops[i : i + BATCH]})
-            for i in range(0, max(len(crops), 1), BATCH)
+            self._run_frames(crops[i : i + BATCH]) for i in range(0, max(len(crops), 1), BATCH)
         ]
-        return (
-            np.concatenate([p["logit"] for p in parts]),
-            np.concatenate([p["heat"] for p in parts]),
-        )
+        logits, heat = zip(*parts, strict=True)
+        return np.concatenate(logits), np.concatenate(heat)
+
+    def _run_frames(
+        self, crops: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if self.bundle.kind == "clip":
+            valid = np.ones((len(crops), 1), dtype=np.bool_)
+            found = self._session.run({"crops": crops[:, None], "valid": valid})
+            return found["logit"], found["heat"][:, 0]
+        found = self._session.run({"crops": crops})
+        return found["logit"], found["heat"]
 
     def check_golden(self) -> float:
-        """Score the golden crops again.
+        """Score the golden crops, or clips, again.
 
         Returns:
             The largest difference from the stamped logits.
@@ -173,8 +201,9 @@ class Detector:
         """
         if not self.bundle.golden:
             raise BundleError(f"{self.bundle.name}: the bundle has no golden scores")
-        crops = golden_crops(self.bundle.recipe.crop_size, len(self.bundle.golden))
-        gap = float(np.abs(self.score(crops)[0] - np.array(self.bundle.golden)).max())
+        expected = np.array(self.bundle.golden)
+        inputs = golden_input(self.bundle.kind, self.bundle.recipe.crop_size, len(expected))
+        gap = float(np.abs(self._session.run(inputs)["logit"] - expected).max())
         if not gap <= GOLDEN_TOLERANCE:
             raise BundleError(
                 f"{self.bundle.name}: golden scores differ by {gap:.4f} logits (at most "

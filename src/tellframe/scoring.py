@@ -13,27 +13,59 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tellframe.errors import ConfigError
 from tellframe.types import Clip, Evidence, FaceVerdict, Label, Moment, Reason
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Platt scaling (Platt 1999): probability = sigmoid(slope * logit + intercept)."""
+    """From logit to probability: sigmoid(slope * logit + intercept + shift).
+
+    Raises:
+        ConfigError: a share of fakes is not between 0 and 1.
+    """
 
     slope: float = 1.0
     intercept: float = 0.0
     fitted_on: str = "nothing"
     """In plain words, the data that the two numbers were fitted on."""
+    method: str = "platt"
+    """How they were fitted: "platt", or "temperature", which leaves the intercept 0."""
+    prior_train: float = 0.5
+    """Share of fakes for which slope and intercept hold; both fits weigh the classes alike."""
+    prior_use: float = 0.5
+    """Share of fakes where the model is used; changes every probability by `shift`."""
+
+    def __post_init__(self) -> None:
+        for name in ("prior_train", "prior_use"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigError(
+                    f"calibration: {name} = {getattr(self, name)!r}: give a share of fakes "
+                    "between 0 and 1"
+                )
+
+    @property
+    def shift(self) -> float:
+        """Difference of the log-odds of the two shares of fakes.
+
+        What Bayes' rule makes of the same evidence under another prior (Saerens et al. 2002,
+        Neural Computation 14, 21-41), for two classes and in log-odds.
+        """
+        return _log_odds(self.prior_use) - _log_odds(self.prior_train)
 
     def probability(self, logit: float | NDArray[np.floating]) -> NDArray[np.float64]:
         """Return calibrated P(fake), of the shape of `logit`."""
-        scaled = self.slope * np.asarray(logit, dtype=np.float64) + self.intercept
+        scaled = self.slope * np.asarray(logit, dtype=np.float64) + self.intercept + self.shift
         return 1 / (1 + np.exp(-np.clip(scaled, -30, 30)))  # beyond 30 a double shows no change
 
     def logit(self, probability: float) -> float:
         """Return the model's logit behind a probability; the inverse of `probability`."""
         p = min(max(probability, 1e-13), 1 - 1e-13)
-        return (math.log(p / (1 - p)) - self.intercept) / self.slope
+        return (_log_odds(p) - self.shift - self.intercept) / self.slope
+
+
+def _log_odds(probability: float) -> float:
+    return math.log(probability / (1 - probability))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +103,8 @@ def judge_person(
     heat: NDArray[np.float32] | None,
     calibration: Calibration,
     decision: Decision,
+    *,
+    clip_logit: float | None = None,
 ) -> FaceVerdict:
     """Judge one person.
 
@@ -80,13 +114,15 @@ def judge_person(
         heat: shape (N, h, w), class activation maps to keep as evidence; None keeps no pictures.
         calibration: from logit to probability.
         decision: from probability to label.
+        clip_logit: of a model that judges the clip as a whole; the frames are pooled where None.
     """
     times, boxes = clip.times[clip.valid], clip.boxes[clip.valid]
     if not len(times):
         return FaceVerdict(
             clip.person, Label.INCONCLUSIVE, None, 0.0, 0.0, 0, (Reason.TOO_FEW_FRAMES,)
         )
-    probability = float(calibration.probability(pool_frames(logits)))
+    pooled = pool_frames(logits) if clip_logit is None else clip_logit
+    probability = float(calibration.probability(pooled))
     label, reasons = _decide_person(clip, probability, decision)
     moments = tuple(
         Moment(float(t), float(p), (float(b[0]), float(b[1]), float(b[2]), float(b[3])))
@@ -161,8 +197,9 @@ def fit_calibration(
     fitted_on: str,
     *,
     weights: NDArray[np.floating] | None = None,
+    method: str = "platt",
 ) -> Calibration:
-    """Fit Platt scaling by Newton's method on the balanced log loss.
+    """Fit a slope, and an intercept, by Newton's method on the balanced log loss.
 
     Both classes weigh the same whatever their numbers, so that 0.5 means "as likely as not" where
     fakes are as common as reals. The targets are smoothed as Platt (1999) does, which keeps the
@@ -173,6 +210,8 @@ def fit_calibration(
         labels: shape (N,), 1 = fake.
         fitted_on: the data, in plain words.
         weights: shape (N,), importance of each example within its class; equal where None.
+        method: "platt" (Platt 1999), or "temperature" (Guo et al. 2017), which fits the slope
+            alone, the inverse of the temperature: 0.5 stays where the model has it.
 
     Raises:
         ValueError: a class is missing.
@@ -185,21 +224,32 @@ def fit_calibration(
     for value in (0, 1):
         weight = np.where(labels == value, weight / weight[labels == value].sum(), weight)
     design = np.stack([np.asarray(logits, dtype=np.float64), np.ones(len(labels))], axis=1)
+    if method == "temperature":
+        design = design[:, :1]
+    theta = _minimise(design, target, weight)
+    intercept = 0.0 if method == "temperature" else float(theta[1])
+    return Calibration(float(theta[0]), intercept, fitted_on, method)
+
+
+def _minimise(
+    design: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the minimum of the weighted log loss of a linear model, from slope 1."""
 
     def loss(candidate: NDArray[np.float64]) -> float:
         scaled = design @ candidate
         return float((weight * (np.logaddexp(0, scaled) - target * scaled)).sum())
 
-    theta = np.array([1.0, 0.0])
+    theta: NDArray[np.float64] = np.eye(design.shape[1])[0]
     for _ in range(100):
         p = 1 / (1 + np.exp(-np.clip(design @ theta, -30, 30)))
         gradient = design.T @ (weight * (p - target))
-        hessian = (design * (weight * p * (1 - p))[:, None]).T @ design + 1e-9 * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
+        curvature = (design * (weight * p * (1 - p))[:, None]).T @ design
+        step = np.linalg.solve(curvature + 1e-9 * np.eye(len(theta)), gradient)
         # Far from the optimum the curvature says nothing, and a whole step may lead away from it.
         while loss(theta - step) > loss(theta) and np.abs(step).max() > 1e-12:
             step /= 2
         theta = theta - step
         if np.abs(step).max() < 1e-10:
             break
-    return Calibration(float(theta[0]), float(theta[1]), fitted_on)
+    return theta

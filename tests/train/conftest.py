@@ -81,12 +81,21 @@ class Faces:
         inside = np.hypot((x - 56) / 18, (y - 60) / 24)[..., None] < 1
         return np.where(inside, real.astype(int) + tint, real).clip(0, 255).astype(np.uint8)
 
-    def sample(self, seed: int) -> Any:
-        """Make a pair."""
+    def sample(self, seed: int, frames: int = 1, still: bool = False) -> Any:
+        """Make a pair; a face in a clip moves by a pixel or two from frame to frame."""
         from tellframe.train.augment import Sample
 
+        shifts = [(0, 0) if still else (t % 5, 2 * t % 3) for t in range(frames)]
         real = self.picture(seed)
-        return Sample(real, self.swap(real), self.box.copy(), self.landmarks.copy())
+        halves = [
+            np.stack([np.roll(half, (y, x), axis=(0, 1)) for x, y in shifts])
+            for half in (real, self.swap(real))
+        ]
+        return Sample(
+            *halves,
+            np.stack([self.box + np.tile(np.float32(way), 2) for way in shifts]),
+            np.stack([self.landmarks + np.float32(way) for way in shifts]),
+        )
 
     def video(
         self,

@@ -13,7 +13,7 @@ from tellframe.errors import ConfigError
 from tellframe.recipe import Recipe
 from tellframe.train import batches as batches_module
 from tellframe.train.batches import PairBatches, open_batches
-from tellframe.train.config import BatchConfig
+from tellframe.train.config import AugmentConfig, BatchConfig
 
 pytestmark = pytest.mark.train
 
@@ -40,9 +40,9 @@ def assert_equal(a, b):
 
 def test_form_of_a_batch(faces):
     batch = make(faces.data())[0]
-    assert (batch.crops.dtype, tuple(batch.crops.shape)) == (torch.uint8, (16, 32, 32, 3))
+    assert (batch.crops.dtype, tuple(batch.crops.shape)) == (torch.uint8, (16, 1, 32, 32, 3))
     assert (batch.labels.dtype, batch.labels.tolist()) == (torch.float32, [0.0, 1.0] * 8)
-    assert (batch.differences.dtype, batch.differences.shape) == (torch.float32, (16, 2, 2))
+    assert (batch.differences.dtype, batch.differences.shape) == (torch.float32, (16, 1, 2, 2))
 
 
 def test_a_step_depends_on_seed_and_step_alone(faces):
@@ -60,7 +60,7 @@ def test_reals_differ_from_themselves_nowhere(faces):
     fakes = []
     for step in range(6):
         differences = batches[step].differences
-        assert torch.equal(differences[0::2], torch.zeros(8, 2, 2))
+        assert torch.equal(differences[0::2], torch.zeros(8, 1, 2, 2))
         fakes.append(differences[1::2])
     known = torch.stack(fakes)
     assert set(known.unique().tolist()) <= {-1.0, 0.0, 1.0}
@@ -69,14 +69,14 @@ def test_reals_differ_from_themselves_nowhere(faces):
 
 def test_fakes_come_after_their_own_real(faces, monkeypatch):
     """The halves of a pair show one picture but for the swapped face, which is less red."""
-    monkeypatch.setattr(batches_module, "degrade", lambda pictures, rng: pictures)
+    monkeypatch.setattr(batches_module, "degrade", lambda sample, config, rng: sample)
     batches = make(faces.data(), pairs(4, 4, 4, 0))
     for step in range(4):
         crops = batches[step].crops.int()
         change = crops[1::2] - crops[0::2]
-        assert (change[..., 0].sum(dim=(1, 2)) < 0).all()
-        assert (change[..., 2].sum(dim=(1, 2)) > 0).all()
-        assert (change.abs().amax(dim=3) <= 2).float().mean() > 0.5
+        assert (change[..., 0].sum(dim=(1, 2, 3)) < 0).all()
+        assert (change[..., 2].sum(dim=(1, 2, 3)) > 0).all()
+        assert (change.abs().amax(dim=4) <= 2).float().mean() > 0.5
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -107,7 +107,7 @@ def test_methods_are_drawn_by_the_square_root_of_their_scenes(faces):
     assert share == pytest.approx({"common": 3 / 4, "rare": 1 / 4})
     rng = np.random.default_rng(0)
     drawn = [batches._video_pair(rng) for _ in range(400)]
-    red = [(s.fake.astype(int) - s.real)[60, 56, 0] > 0 for s in drawn]
+    red = [(s.fake.astype(int) - s.real)[0, 60, 56, 0] > 0 for s in drawn]
     assert np.mean(red) == pytest.approx(3 / 4, abs=0.08)
 
 
@@ -139,7 +139,7 @@ def test_unswapped_frames_are_never_shown_as_fake(faces):
     rng = np.random.default_rng(0)
     for _ in range(20):
         pair = batches._video_pair(rng)
-        np.testing.assert_array_equal(pair.real, scene.real[2])
+        np.testing.assert_array_equal(pair.real[0], scene.real[2])
         assert not np.array_equal(pair.real, pair.fake)
 
 
@@ -150,13 +150,47 @@ def test_blends_are_made_of_reals_alone(faces):
     batches = make(faces.data(videos=videos), pairs(0, 0, 0, 4))
     reals = [p for v in videos for p in v.real]
     reals += [p for v in faces.data().reals for p in v.real]
-    reals += [s.sample(None).real for s in faces.data().stills + faces.data().portraits]
+    reals += [s.sample(None).real[0] for s in faces.data().stills + faces.data().portraits]
     seen = set()
     for _ in range(200):
         drawn = batches._real(rng)
         assert drawn.fake is drawn.real
-        seen.add(next(i for i, r in enumerate(reals) if np.array_equal(r, drawn.real)))
+        seen.add(next(i for i, r in enumerate(reals) if np.array_equal(r, drawn.real[0])))
     assert seen == set(range(len(reals)))
+
+
+# Augmentation by its configuration.
+
+
+@pytest.mark.parametrize(
+    ("weights", "names"),
+    [
+        ({}, {"self_blend", "swap_blend", "part_blend"}),
+        ({"swap_blend": 0.0}, {"self_blend", "part_blend"}),
+        ({"self_blend": 0.0, "part_blend": 0.0, "mixup": 0.1}, {"swap_blend", "mixup"}),
+    ],
+)
+def test_makers_are_drawn_by_their_weights(faces, monkeypatch, weights, names):
+    used = set()
+    for name, maker in batches_module.MAKERS.items():
+        monkeypatch.setitem(
+            batches_module.MAKERS, name, lambda *given, n=name, m=maker: (used.add(n), m(*given))[1]
+        )
+    config = AugmentConfig(**weights)
+    batches = PairBatches(faces.data(), pairs(0, 0, 2, 2), RECIPE, 2, 0, config)
+    for step in range(12):
+        batches[step]
+    assert used == names
+
+
+def test_differences_follow_the_mirror(faces):
+    still = AugmentConfig(relight=0, rescale=0, blur=0, noise=0, jpeg=0, flip=1.0)
+    batch = PairBatches(faces.data(), pairs(2, 2, 0, 0), RECIPE, 32, 0, still)[0]
+    gap = (batch.crops[1::2].int() - batch.crops[0::2].int()).abs().float().mean(dim=4)
+    known = batch.differences[1::2]
+    assert (gap[known == 1] > 6).all()
+    assert (gap[known == 0] < 2).all()
+    assert (known == 1).flatten(1).any(dim=1).all()
 
 
 # Whatever data there is.
@@ -199,11 +233,11 @@ def test_self_blends_need_any_face(faces, kept):
     ],
 )
 def test_nothing_to_train_on_is_an_error_that_names_the_keys(faces, batch, kinds):
-    with pytest.raises(ConfigError, match=r"\[data\] labels"):
+    with pytest.raises(ConfigError, match=r"\[data\] shards, labels"):
         make(faces.data(**dict.fromkeys(kinds, ())), batch)
 
 
 def test_only_unswapped_videos_are_nothing_to_train_on(faces):
     videos = (faces.video(1, swapped=()),)
-    with pytest.raises(ConfigError, match=r"\[data\] labels"):
+    with pytest.raises(ConfigError, match=r"\[data\] shards, labels"):
         make(faces.data(videos=videos, stills=()), VIDEOS)

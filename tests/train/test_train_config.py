@@ -12,6 +12,7 @@ import pytest
 from tellframe.errors import ConfigError
 from tellframe.recipe import Recipe
 from tellframe.train.config import (
+    AugmentConfig,
     BatchConfig,
     DataConfig,
     OptimConfig,
@@ -51,6 +52,12 @@ def toml(tmp_path):
         ({"model": {"backbone": 3}}, "[model]: backbone = 3 must be of type str"),
         ({"data": {"stills": "one.zip"}}, "[data]: stills = 'one.zip' must be of type tuple"),
         ({"data": {"stills": [1]}}, "[data]: stills = 1 must be of type str"),
+        ({"augment": {"jpg": 0.5}}, "[augment]: unknown key 'jpg'; did you mean 'jpeg'?"),
+        ({"augment": {"blur": 1.5}}, "[augment]: blur = 1.5 must lie between 0 and 1"),
+        ({"augment": {"h264": -0.1}}, "[augment]: h264 = -0.1 must lie between 0 and 1"),
+        ({"augment": {"flip": float("nan")}}, "[augment]: flip = nan must lie between 0 and 1"),
+        ({"augment": {"self_blend": 0, "swap_blend": 0}}, "one of self_blend and swap_blend must"),
+        ({"augment": {"part_blend": 0}}, "[augment]: one of part_blend and mixup must be above 0"),
         ({"recipe": {"crop_size": 8}}, "crop_size = 8 is out of range"),
         ({"optim": 3}, "[optim] must be a table, not 3"),
         ({"recipe": [{"margin": 0.1}]}, "[recipe] must be a table, not [{'margin': 0.1}]"),
@@ -86,6 +93,8 @@ def test_an_integer_stands_for_a_float_and_a_list_for_a_tuple():
         ("model.pretrained=", "model", "pretrained", ""),
         ("data.labels=../a b/labels.csv", "data", "labels", "../a b/labels.csv"),
         ('data.stills=["a.zip", "b.zip"]', "data", "stills", ("a.zip", "b.zip")),
+        ("augment.h264=0.3", "augment", "h264", 0.3),
+        ("augment.jpeg=1", "augment", "jpeg", 1.0),
         ("recipe.keep_all=false", "recipe", "keep_all", False),
     ],
 )
@@ -142,6 +151,7 @@ def test_json_round_trip_keeps_every_field():
         recipe=Recipe(margin=0.3, mean=(0.4, 0.5, 0.6), crop_size=64),
         data=DataConfig(labels="a.csv", stills=("b.zip", "c.zip"), validation=0.5),
         batch=BatchConfig(still_pairs=1),
+        augment=AugmentConfig(h264=0.25, mixup=0.5),
         optim=OptimConfig(lr=1e-3, ema=0.9),
     )
     again = config_from_dict(json.loads(json.dumps(config.to_dict())))

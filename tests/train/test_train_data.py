@@ -263,9 +263,9 @@ def test_a_real_alone_is_material_for_blends(loaded):
 def test_sample_takes_the_frame_of_both(loaded):
     scene = loaded.videos[0]
     pair = scene.sample(7, 0)
-    np.testing.assert_array_equal(pair.real, scene.real[7])
-    np.testing.assert_array_equal(pair.fake, scene.fakes[0, 7])
-    np.testing.assert_array_equal(pair.box, scene.boxes[7])
+    np.testing.assert_array_equal(pair.real, scene.real[7:8])
+    np.testing.assert_array_equal(pair.fake, scene.fakes[0, 7:8])
+    np.testing.assert_array_equal(pair.boxes, scene.boxes[7:8])
 
 
 def test_large_faces_are_shrunk(monkeypatch, source, tmp_path, loaded):
@@ -286,11 +286,11 @@ def test_stills_are_scenes_with_a_face_and_a_fake(loaded):
     assert [len(s.fakes) for s in loaded.stills] == [2, 1, 1]
     for scene in loaded.stills:
         pair = scene.sample(0)
-        assert pair.real.shape == pair.fake.shape == (320, 320, 3)
-        x0, y0, x1, y1 = pair.box.astype(int)
-        gap = np.abs(pair.real.astype(int) - pair.fake).mean(axis=2)
+        assert pair.real.shape == pair.fake.shape == (1, 320, 320, 3)
+        x0, y0, x1, y1 = pair.boxes[0].astype(int)
+        gap = np.abs(pair.real[0].astype(int) - pair.fake[0]).mean(axis=2)
         assert gap[y0:y1, x0:x1].mean() > 3 * gap[:30, :30].mean()
-        assert np.all((pair.landmarks > pair.box[:2]) & (pair.landmarks < pair.box[2:]))
+        assert np.all((pair.landmarks > (x0, y0)) & (pair.landmarks < (x1, y1)))
 
 
 def test_pictures_are_decoded_as_rgb(source, loaded):
@@ -298,7 +298,7 @@ def test_pictures_are_decoded_as_rgb(source, loaded):
         from PIL import Image
 
         expected = np.asarray(Image.open(file).convert("RGB"))
-    gap = np.abs(loaded.stills[0].sample(None).real.astype(int) - expected)
+    gap = np.abs(loaded.stills[0].sample(None).real[0].astype(int) - expected)
     assert gap.mean() < 1
 
 

@@ -18,10 +18,10 @@ from tellframe.runtime import Session
 from tellframe.scoring import Calibration, Decision
 from tellframe.train import export as room
 from tellframe.train import loop
+from tellframe.train.checkpoint import Progress, load_trained, save_checkpoint
 from tellframe.train.config import load_config
 from tellframe.train.export import export, export_graph, parity
-from tellframe.train.loop import build_optimizer, load_trained, save_checkpoint, train_step
-from tellframe.train.models import FrameClassifier
+from tellframe.train.models import build_model
 
 pytestmark = pytest.mark.train
 
@@ -33,25 +33,24 @@ def crops(count, size=64, seed=0):
 
 def judge(model, pixels):
     with torch.no_grad():
-        logit, heat = model(torch.from_numpy(pixels))
+        logit, heat = model.judge_frames(torch.from_numpy(pixels))
     return logit.numpy(), heat.numpy()
 
 
 @pytest.fixture(scope="module")
-def folder(config, faces, tmp_path_factory):
+def folder(config, tmp_path_factory):
     """A training folder after three steps: running statistics are no longer those of a new net."""
-    from tellframe.train.batches import PairBatches
-
-    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=0.01))
     path = tmp_path_factory.mktemp("trained")
     torch.manual_seed(0)
-    model = FrameClassifier(config.model, config.recipe).to(memory_format=torch.channels_last)
-    mean = FrameClassifier(config.model, config.recipe)
-    optimizer = build_optimizer(model, config.optim)
-    batches = PairBatches(faces.data(), config.batch, config.recipe, 2, 0)
-    for step in range(3):
-        train_step(model, mean, optimizer, batches[step], step, config.optim)
-    save_checkpoint(path, config, model, mean, optimizer, 3)
+    model = build_model(config.model, config.recipe)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    pixels, valid = torch.from_numpy(crops(4))[:, None], torch.ones(4, 1, dtype=torch.bool)
+    for _ in range(3):
+        logit, marks = model.forward_train(pixels, valid)
+        optimizer.zero_grad()
+        (logit[0] - logit[1] + marks.mean()).backward()
+        optimizer.step()
+    save_checkpoint(path, config, model, model, optimizer, 3, Progress())
     return path
 
 
@@ -73,6 +72,13 @@ def target(exported, tmp_path):
     for path in exported[0].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path
+
+
+@pytest.fixture
+def graph_at_hand(exported, monkeypatch):
+    """Take the graph that was exported once, where only what stands beside it matters."""
+    data = (exported[0] / "model.onnx").read_bytes()
+    monkeypatch.setattr(room, "export_graph", lambda _model, _size, path: path.write_bytes(data))
 
 
 # The graph.
@@ -125,17 +131,6 @@ def test_the_graph_takes_uint8_crops_of_its_size_alone(exported, wrong):
         Session(exported[0] / "model.onnx", 1).run({"crops": np.ascontiguousarray(wrong)})
 
 
-def test_a_model_in_training_mode_gives_the_same_graph(exported, folder, tmp_path):
-    model, _, _ = load_trained(folder)
-    export_graph(model.train(), 64, tmp_path / "model.onnx")
-    pixels = crops(5)
-    expected, found = (
-        Session(path / "model.onnx", 1).run({"crops": pixels}) for path in (exported[0], tmp_path)
-    )
-    for name in expected:
-        np.testing.assert_array_equal(found[name], expected[name])
-
-
 def test_the_graph_tells_nothing_of_the_machine_that_made_it(exported):
     data = (exported[0] / "model.onnx").read_bytes()
     for word in (b"stack_trace", b"site-packages", b"models.py", str(exported[0].parent).encode()):
@@ -149,14 +144,14 @@ def test_the_bundle_loads_and_says_what_it_is(exported, folder):
     path, gap = exported
     bundle = load_bundle(path)
     _, config, meta = load_trained(folder)
-    assert (bundle.name, bundle.version) == ("tiny", "1.2.3")
+    assert (bundle.name, bundle.version, bundle.kind) == ("tiny", "1.2.3", "frame")
     assert bundle.recipe == config.recipe
     assert bundle.training["steps"] == meta["step"] == 3
     assert bundle.training["config"] == meta["config"]
     assert bundle.training["torch"] == torch.__version__
     assert "Apache-2.0" in bundle.licence
     assert gap < 1e-4
-    assert sorted(p.name for p in path.iterdir()) == ["bundle.json", "model.onnx"]
+    assert sorted(p.name for p in path.iterdir()) == ["bundle.json", "model.onnx", "model_card.md"]
 
 
 def test_recipe_digest_and_checksum_are_stamped(exported, config):
@@ -175,17 +170,31 @@ def test_golden_scores_are_those_of_the_graph(exported, model):
     np.testing.assert_allclose(bundle.golden, judge(model, pixels)[0], atol=1e-4)
 
 
-def test_a_new_bundle_is_not_calibrated_unless_it_takes_one_over(exported, folder, tmp_path):
+def test_a_new_bundle_is_not_calibrated_unless_it_takes_one_over(
+    exported, folder, tmp_path, graph_at_hand
+):
     first = load_bundle(exported[0])
     assert first.calibration == Calibration()
     fitted = dataclasses.replace(
-        first, calibration=Calibration(2.0, 0.5, "a test"), decision=Decision(fake_from=0.9)
+        first,
+        calibration=Calibration(2.0, 0.5, "a test"),
+        decision=Decision(fake_from=0.9),
+        metrics={"all": {"auc": 0.9}},
     )
     export(folder, tmp_path, version="2", name="second", calibrated=fitted)
     second = load_bundle(tmp_path)
     assert second.name == "second"
     assert second.calibration == fitted.calibration
     assert second.decision == fitted.decision
+    assert second.metrics == {"all": {"auc": 0.9}}  # of the same graph
+
+
+def test_metrics_of_other_weights_are_not_taken_over(exported, folder, tmp_path, graph_at_hand):
+    other = dataclasses.replace(
+        load_bundle(exported[0]), sha256="another", metrics={"all": {"auc": 0.9}}
+    )
+    export(folder, tmp_path, version="2", calibrated=other)
+    assert load_bundle(tmp_path).metrics == {}
 
 
 def test_an_altered_graph_is_refused(target):
@@ -210,7 +219,9 @@ def test_an_altered_recipe_is_refused(target):
 
 
 @pytest.mark.parametrize("gap", [1e-3, float("nan")])
-def test_a_graph_that_computes_otherwise_is_no_bundle(folder, target, monkeypatch, gap):
+def test_a_graph_that_computes_otherwise_is_no_bundle(
+    folder, target, monkeypatch, graph_at_hand, gap
+):
     before = {p.name: p.read_bytes() for p in target.iterdir()}
     monkeypatch.setattr(room, "parity", lambda *_: (gap, ()))
     with pytest.raises(BundleError, match="differs from torch"):
@@ -221,10 +232,10 @@ def test_a_graph_that_computes_otherwise_is_no_bundle(folder, target, monkeypatc
 def test_parity_sees_a_difference(exported, folder):
     model, _, _ = load_trained(folder)
     graph = exported[0] / "model.onnx"
-    assert parity(model, graph, crops(3))[0] < 1e-4
+    assert parity(model, graph, {"crops": crops(3)})[0] < 1e-4
     with torch.no_grad():
         model.head.bias += 0.01
-    assert parity(model, graph, crops(3))[0] == pytest.approx(0.01, abs=1e-4)
+    assert parity(model, graph, {"crops": crops(3)})[0] == pytest.approx(0.01, abs=1e-4)
 
 
 def test_nothing_to_export_is_an_error(tmp_path):
@@ -233,15 +244,18 @@ def test_nothing_to_export_is_an_error(tmp_path):
     assert not (tmp_path / "bundle").exists()
 
 
-def test_another_recipe_another_size(config, tmp_path):
+def test_another_recipe_another_size_and_a_model_in_training_mode(config, tmp_path):
     recipe = Recipe(crop_size=96, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
     torch.manual_seed(0)
-    model = FrameClassifier(config.model, recipe).eval()
+    model = build_model(config.model, recipe)
+    assert model.training
+    before = {k: v.clone() for k, v in model.state_dict().items()}
     export_graph(model, 96, tmp_path / "model.onnx")
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     pixels = crops(3, size=96)
     found = Session(tmp_path / "model.onnx", 1).run({"crops": pixels})
     assert found["heat"].shape == (3, 3, 3)
-    np.testing.assert_allclose(found["logit"], judge(model, pixels)[0], atol=1e-4)
+    np.testing.assert_allclose(found["logit"], judge(model.eval(), pixels)[0], atol=1e-4)
 
 
 # From the command line, from a configuration to a bundle.
@@ -260,10 +274,17 @@ def test_train_and_export_from_the_command_line(faces, tmp_path, monkeypatch, ca
     trained, bundle = str(tmp_path / "trained"), str(tmp_path / "bundle")
     steps = ["--workers", "0", "--set", "optim.steps=2"]
     assert run(["train", str(path), "-o", trained, *steps]) == 0
-    assert run(["export", trained, "-o", bundle, "--bundle-version", "7"]) == 0
+    assert run(["export", trained, "-o", bundle, "--version", "7"]) == 0
     made = load_bundle(bundle)
     assert (made.name, made.version, made.training["steps"]) == ("small", "7", 2)
     assert made.recipe.digest == load_config(path).recipe.digest
-    capsys.readouterr()
+    assert "not yet calibrated" in capsys.readouterr().out
+    data = made.graph.read_bytes()  # once is enough
+    monkeypatch.setattr(room, "export_graph", lambda _model, _size, path: path.write_bytes(data))
+    options = ["--name", "other", "--calibrated", "frame_lite0"]
+    assert run(["export", trained, "-o", bundle, *options]) == 0
+    assert "calibrated as frame_lite0" in capsys.readouterr().out
+    other = load_bundle(bundle)
+    assert (other.name, other.calibration) == ("other", load_bundle("frame_lite0").calibration)
     assert run(["train", str(path), "-o", trained, *steps]) != 0
     assert "add --resume" in capsys.readouterr().err

@@ -13,32 +13,30 @@ import torch
 from torch import nn
 
 from tellframe.errors import ConfigError, RecipeMismatchError
-from tellframe.train import loop
+from tellframe.train import checkpoint, loop
 from tellframe.train.augment import cut
 from tellframe.train.batches import Batch, PairBatches
+from tellframe.train.checkpoint import Progress, load_checkpoint, load_trained, read_checkpoint
 from tellframe.train.config import BatchConfig, OptimConfig
 from tellframe.train.loop import (
     build_optimizer,
     learning_rate,
-    load_checkpoint,
-    load_trained,
     num_cells,
     pair_losses,
-    read_checkpoint,
     score,
     train,
     train_step,
     update_mean,
     validate,
 )
-from tellframe.train.models import FrameClassifier
+from tellframe.train.models import build_model
 
 pytestmark = pytest.mark.train
 
 
 def build(config, seed=0):
     torch.manual_seed(seed)
-    return FrameClassifier(config.model, config.recipe)
+    return build_model(config.model, config.recipe)
 
 
 def changed(config, **tables):
@@ -55,6 +53,11 @@ def assert_same_tensors(a, b):
     assert a.keys() == b.keys()
     for key in a:
         assert torch.equal(a[key], b[key]), key
+
+
+def rewrite(folder, tensors, meta):
+    described = {"tellframe": json.dumps(meta)}
+    checkpoint.save_file(tensors, folder / "checkpoint.safetensors", described)
 
 
 # The schedule.
@@ -85,17 +88,24 @@ def softplus(x):
     return math.log1p(math.exp(x))
 
 
-def make_batch(differences, labels=(0, 1, 0, 1)):
-    crops = torch.zeros(len(labels), 8, 8, 3, dtype=torch.uint8)
-    targets = torch.tensor(differences, dtype=torch.float32)
-    return Batch(crops, torch.tensor(labels, dtype=torch.float32), targets)
+def make_batch(differences, labels=(0, 1, 0, 1), **changes):
+    """Make a batch of clips of one frame."""
+    batch = Batch(
+        crops=torch.zeros(len(labels), 1, 8, 8, 3, dtype=torch.uint8),
+        valid=torch.ones(len(labels), 1, dtype=torch.bool),
+        labels=torch.tensor(labels, dtype=torch.float32),
+        weights=torch.ones(len(labels)),
+        paired=torch.ones(len(labels) // 2, dtype=torch.bool),
+        differences=torch.tensor(differences, dtype=torch.float32)[:, None],
+    )
+    return dataclasses.replace(batch, **changes)
 
 
 def test_losses_by_hand():
     logits = torch.tensor([1.0, 3.0, -2.0, 0.5])
     maps = torch.tensor([[[0.0, 1.0]], [[2.0, -1.0]], [[0.5, 0.5]], [[4.0, 4.0]]])
     batch = make_batch([[[0, 0]], [[1, -1]], [[0, -1]], [[-1, 1]]])
-    losses = pair_losses(logits, maps, batch)
+    losses = pair_losses(logits, maps[:, None], batch)
     label = (softplus(1.0) + softplus(-3.0) + softplus(-2.0) + softplus(-0.5)) / 4
     pair = (softplus(1.0 - 3.0) + softplus(-2.0 - 0.5)) / 2
     # Five cells are known: reals 0, 1, 0.5 with target 0, fakes 2 and 4 with target 1.
@@ -109,7 +119,7 @@ def test_losses_by_hand():
 def test_pair_loss_wants_the_fake_above_its_own_real(real, fake, low):
     zeros = [[[0]], [[0]]]
     losses = pair_losses(
-        torch.tensor([real, fake]), torch.zeros(2, 1, 1), make_batch(zeros, (0, 1))
+        torch.tensor([real, fake]), torch.zeros(2, 1, 1, 1), make_batch(zeros, (0, 1))
     )
     assert (losses["pair"].item() < 0.1) is low
     assert losses["pair"].item() == pytest.approx(softplus(real - fake), abs=1e-6)
@@ -117,10 +127,40 @@ def test_pair_loss_wants_the_fake_above_its_own_real(real, fake, low):
 
 def test_unknown_places_have_neither_loss_nor_gradient():
     maps = torch.tensor([[[5.0]], [[-5.0]]], requires_grad=True)
-    losses = pair_losses(torch.zeros(2), maps, make_batch([[[-1]], [[-1]]], (0, 1)))
+    losses = pair_losses(torch.zeros(2), maps[:, None], make_batch([[[-1]], [[-1]]], (0, 1)))
     assert losses["map"].item() == 0
     losses["map"].backward()
     assert not maps.grad.any()
+
+
+def test_two_clips_that_are_no_pair_have_no_order():
+    logits, maps = torch.tensor([1.0, 3.0, -2.0, 0.5]), torch.zeros(4, 1, 1, 1)
+    batch = make_batch([[[0]]] * 4, paired=torch.tensor([False, True]))
+    assert pair_losses(logits, maps, batch)["pair"].item() == pytest.approx(softplus(-2.5))
+    batch = make_batch([[[0]]] * 4, paired=torch.tensor([False, False]))
+    assert pair_losses(logits, maps, batch)["pair"].item() == 0
+
+
+def test_weights_and_smoothed_labels():
+    logits, maps = torch.tensor([1.0, 3.0]), torch.zeros(2, 1, 1, 1)
+    batch = make_batch([[[0]]] * 2, (0, 1), weights=torch.tensor([2.0, 0.5]))
+    expected = (2 * softplus(1.0) + 0.5 * softplus(-3.0)) / 2
+    assert pair_losses(logits, maps, batch)["loss"].item() == pytest.approx(expected)
+    batch = make_batch([[[0]]] * 2, (0, 1))
+    real = 0.95 * softplus(1.0) + 0.05 * softplus(-1.0)
+    fake = 0.95 * softplus(-3.0) + 0.05 * softplus(3.0)
+    smoothed = pair_losses(logits, maps, batch, 0.1)["loss"].item()
+    assert smoothed == pytest.approx((real + fake) / 2)
+
+
+def test_a_plateau_reduces_the_rate():
+    config = OptimConfig(lr=1.0, warmup=0, schedule="plateau", factor=0.5, patience=1)
+    progress, rates = Progress(), []
+    for loss in (0.9, 0.8, 0.8, 0.85, 0.7, 0.75, 0.74, 0.73):
+        progress.note(loss, config.patience)
+        rates.append(learning_rate(9, config, progress.reductions))
+    assert rates == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25, 0.25]
+    assert progress.best == 0.7
 
 
 # The running mean.
@@ -144,7 +184,8 @@ def test_running_mean_follows_faster_early_on(config, faces, step, decay):
     model, mean = build(config), build(config, seed=1)
     before = {k: v.clone() for k, v in mean.named_parameters()}
     batch = batches_of(faces, config)[0]
-    train_step(model, mean, build_optimizer(model, config.optim), batch, step, config.optim)
+    optimizer = build_optimizer(model, config.optim)
+    train_step(model, mean, optimizer, batch, step, config.optim.lr, config.optim)
     for name, now in mean.named_parameters():
         expected = decay * before[name] + (1 - decay) * dict(model.named_parameters())[name]
         torch.testing.assert_close(now.detach(), expected.detach(), atol=1e-5, rtol=1e-4)
@@ -175,9 +216,9 @@ def test_a_step_is_decided_by_its_number(config, faces):
         batch = batches_of(faces, config)[3]
         optimizer = build_optimizer(model, config.optim)
         results.append(
-            (train_step(model, mean, optimizer, batch, 3, config.optim), model.state_dict())
+            (train_step(model, mean, optimizer, batch, 3, 0.1, config.optim), model.state_dict())
         )
-        assert optimizer.param_groups[0]["lr"] == learning_rate(3, config.optim)
+        assert optimizer.param_groups[0]["lr"] == 0.1
     assert results[0][0] == results[1][0]
     assert_same_tensors(results[0][1], results[1][1])
 
@@ -189,12 +230,17 @@ def test_overfits_a_handful_of_pairs(config, faces):
     model, mean = build(config).to(memory_format=torch.channels_last), build(config)
     optimizer = build_optimizer(model, config.optim)
     batch = batches_of(faces, config)[0]
-    losses = [train_step(model, mean, optimizer, batch, step, config.optim) for step in range(15)]
+    losses = [
+        train_step(
+            *(model, mean, optimizer, batch, step, learning_rate(step, config.optim), config.optim)
+        )
+        for step in range(15)
+    ]
     for name, most in (("loss", 0.5), ("pair", 0.5), ("map", 0.7)):
         assert losses[-1][name] < most * losses[0][name], name
     model.train()  # with the statistics of this batch, as those of the run are still young
     with torch.no_grad():
-        logits, _ = model(batch.crops)
+        logits, _, _ = model(batch.crops, batch.valid)
     assert (logits[1::2] > logits[0::2]).all()
 
 
@@ -202,7 +248,7 @@ def test_the_gradient_is_clipped(config, faces):
     config = changed(config, optim={"clip": 1e-3})
     model, mean = build(config), build(config)
     optimizer = build_optimizer(model, config.optim)
-    train_step(model, mean, optimizer, batches_of(faces, config)[0], 0, config.optim)
+    train_step(model, mean, optimizer, batches_of(faces, config)[0], 0, 0.1, config.optim)
     norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm()
     assert norm.item() == pytest.approx(1e-3, rel=1e-2)
 
@@ -326,7 +372,9 @@ def test_a_key_of_a_later_version_counts_as_its_default(config, run, tmp_path):
     run(config, tmp_path, stop=3)
     meta, tensors = read_checkpoint(tmp_path)
     del meta["config"]["optim"]["clip"]
-    loop.save_file(tensors, tmp_path / "checkpoint.safetensors", {"tellframe": json.dumps(meta)})
+    checkpoint.save_file(
+        tensors, tmp_path / "checkpoint.safetensors", {"tellframe": json.dumps(meta)}
+    )
     run(config, tmp_path, resume=True)
     with pytest.raises(ConfigError, match="another configuration"):
         run(changed(config, optim={"clip": 2.0}), tmp_path, resume=True)
@@ -346,7 +394,7 @@ def test_a_broken_save_leaves_the_last_checkpoint_whole(config, run, tmp_path, m
 
     run(config, tmp_path, stop=3)
     before, _ = read_checkpoint(tmp_path)
-    monkeypatch.setattr(loop, "save_file", broken)
+    monkeypatch.setattr(checkpoint, "save_file", broken)
     with pytest.raises(OSError, match="disk full"):
         run(config, tmp_path, resume=True)
     assert read_checkpoint(tmp_path)[0] == before
@@ -378,7 +426,9 @@ def test_loading_needs_no_pretrained_file(config, run, tmp_path):
     run(config, tmp_path)
     meta, tensors = read_checkpoint(tmp_path)
     meta["config"]["model"]["pretrained"] = "gone.pth"
-    loop.save_file(tensors, tmp_path / "checkpoint.safetensors", {"tellframe": json.dumps(meta)})
+    checkpoint.save_file(
+        tensors, tmp_path / "checkpoint.safetensors", {"tellframe": json.dumps(meta)}
+    )
     _, loaded, _ = load_trained(tmp_path)
     assert loaded.model.pretrained == "gone.pth"
 
@@ -387,7 +437,8 @@ def test_restoring_brings_back_the_optimiser(config, faces, run, tmp_path):
     run(config, tmp_path, stop=4)
     model, mean = build(config, 5), build(config, 6)
     optimizer = build_optimizer(model, config.optim)
-    assert load_checkpoint(tmp_path, config, model, mean, optimizer) == 3
+    step, _ = load_checkpoint(tmp_path, config, model, mean, optimizer)
+    assert step == 3
     steps = {s["step"].item() for s in optimizer.state.values()}
     assert steps == {3.0}
     assert len(optimizer.state) == len(list(model.parameters()))
@@ -404,7 +455,7 @@ def test_every_line_of_the_log_is_json(config, run, tmp_path, capsys):
     for row in rows:
         assert all(math.isfinite(v) for v in row.values())
     names = [f"{a}_{b}" for a in ("video", "still") for b in ("auc", "ranked", "log_loss")]
-    assert all(set(row) == {"step", "seconds", *names} for row in validations)
+    assert all(set(row) == {"step", "seconds", "log_loss", *names} for row in validations)
     shown = capsys.readouterr().err
     assert "step 1/6" in shown
     assert "video_auc" in shown
@@ -444,6 +495,20 @@ def test_a_stage_starts_from_the_running_mean_of_another(config, run, tmp_path, 
         assert_same_tensors(state, mean)
 
 
+def test_a_stage_may_change_the_head(config, run, tmp_path):
+    run(config, tmp_path / "frames")
+    start = load_trained(tmp_path / "frames")[0].state_dict()
+    gru = {"head": "gru", "hidden": 8, "start": str(tmp_path / "frames")}
+    config = changed(config, model=gru, optim={"steps": 1, "lr": 0.0})
+    state = run(config, tmp_path / "clips").state_dict()
+    assert set(start) < set(state)
+    for key in ("head.weight", "head.bias", "difference.weight", "backbone.conv_stem.weight"):
+        assert torch.equal(state[key], start[key]), key
+    other = {"hidden": 9, "start": str(tmp_path / "clips")}
+    with pytest.raises(ConfigError, match=r"its gru head has other sizes \(hidden 8, layers 2\)"):
+        run(changed(config, model=other), tmp_path / "third")
+
+
 def test_a_resumed_stage_does_not_start_again(config, run, tmp_path):
     run(config, tmp_path / "one")
     config = changed(config, model={"start": str(tmp_path / "one")}, optim={"seed": 1})
@@ -476,19 +541,19 @@ def trained(config, faces):
     for step in range(3):
         train_step(
             *(model, build(config), build_optimizer(model, config.optim)),
-            *(batches_of(faces, config)[step], step, config.optim),
+            *(batches_of(faces, config)[step], step, 1e-3, config.optim),
         )
     return model
 
 
-def test_a_crop_scores_the_same_alone_and_among_others(config, faces, trained):
-    pairs = [cut(faces.sample(seed), 64, 0.1, None) for seed in range(20)]
-    crops = np.stack([crop for pair in pairs for crop in pair])
-    together = score(trained.train(), crops)  # more than one chunk
-    assert together.shape == (40,)
-    alone = np.concatenate([score(trained.train(), crop[None]) for crop in crops])
+def test_a_clip_scores_the_same_alone_and_among_others(config, faces, trained):
+    halves = [cut(faces.sample(seed, 1 + seed % 3), 64, 0.1, None) for seed in range(8)]
+    clips = [clip for pair in halves for clip in pair]
+    together = score(trained.train(), clips)
+    assert together.shape == (16,)
+    alone = np.concatenate([score(trained.train(), [clip]) for clip in clips])
     np.testing.assert_allclose(alone, together, atol=1e-5)
-    np.testing.assert_allclose(score(trained, crops[::-1].copy())[::-1], together, atol=1e-5)
+    np.testing.assert_allclose(score(trained, clips[::-1])[::-1], together, atol=1e-5)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -504,12 +569,12 @@ def test_validation_judges_and_learns_nothing(config, faces, trained, training):
 
 @pytest.fixture
 def judged(monkeypatch):
-    """Score crops by their red alone; return the batches that were scored."""
+    """Score clips by their red alone; return those that were scored."""
     seen = []
 
-    def by_red(model, crops):
-        seen.append(crops)
-        return crops[..., 0].mean(axis=(1, 2)) - 128.0
+    def by_red(model, clips):
+        seen.extend(clips)
+        return np.array([clip[..., 0].mean() - 128.0 for clip in clips])
 
     monkeypatch.setattr(loop, "score", by_red)
     return seen
@@ -526,11 +591,10 @@ def test_validation_ranks_fakes_above_their_reals(config, faces, judged, tint, e
 def test_validation_looks_at_swapped_frames_alone(config, faces, judged):
     scene = faces.video(1, frames=12, swapped=tuple(range(0, 12, 2)))
     validate(None, faces.data(videos=(scene,), stills=()), config, frames=4)
-    (crops,) = judged
-    assert len(crops) == 8
-    for real, fake in zip(crops[:4], crops[4:], strict=True):
-        assert not np.array_equal(real, fake)
-    assert all(not np.array_equal(a, b) for a, b in itertools.combinations(crops[:4], 2))
+    real, fake = judged
+    assert len(real) == len(fake) == 4
+    assert all(not np.array_equal(a, b) for a, b in zip(real, fake, strict=True))
+    assert all(not np.array_equal(a, b) for a, b in itertools.combinations(real, 2))
 
 
 def test_validation_without_data_measures_nothing(config, faces, judged):
@@ -544,7 +608,7 @@ def test_validation_without_data_measures_nothing(config, faces, judged):
     [
         ([(-1, 1), (-1, 1)], 1.0, 1.0, softplus(-1)),
         ([(1, -1)], 0.0, 0.0, softplus(1)),
-        ([(0, 0)], 0.5, 0.0, math.log(2)),
+        ([(0, 0)], 0.5, 0.5, math.log(2)),  # a tie counts half
         # Every fake above its own real, but not above the other real.
         ([(-4, -2), (2, 4)], 0.75, 1.0, (softplus(-4) + softplus(2)) / 2),
     ],

@@ -8,7 +8,17 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from tellframe.cli import build, checks, data, detect, status, training
+from tellframe.cli import (
+    build,
+    calibration,
+    checks,
+    data,
+    detect,
+    evaluation,
+    status,
+    submission,
+    training,
+)
 from tellframe.errors import TellframeError
 
 
@@ -50,8 +60,10 @@ def build_parser() -> argparse.ArgumentParser:
     detect.add_detect(verbs)
     training.add_train(verbs)
     training.add_export(verbs)
-    training.add_calibrate(verbs)
-    training.add_evaluate(verbs)
+    calibration.add_calibrate(verbs)
+    evaluation.add_evaluate(verbs)
+    submission.add_submit(verbs)
+    submission.add_score(verbs)
     data.add_eda(verbs)
     data.add_index(verbs)
     build.add_build(verbs)

@@ -212,8 +212,8 @@ def run_eda(options: argparse.Namespace) -> int:
     from tellframe.data.eda import describe, write_facts
     from tellframe.data.eda_look import draw_sample, look_at
     from tellframe.data.eda_page import Album, write_page
-    from tellframe.data.eda_plots import load_matplotlib
     from tellframe.data.manifest import read_manifest
+    from tellframe.report.drawing import load_matplotlib
     from tellframe.runtime import usable_cores
 
     load_matplotlib()  # to find out now, and not after hours of work, that it is missing

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 from tellframe.data.manifest import Video
 from tellframe.data.media import open_video
@@ -13,6 +15,9 @@ from tellframe.extract import Extraction, extract_clips
 from tellframe.faces import FaceDetector, load_face_detector
 from tellframe.isolation import Failure
 from tellframe.recipe import Recipe
+from tellframe.types import Clip
+
+Kept = TypeVar("Kept")
 
 
 class Outcome(StrEnum):
@@ -96,7 +101,19 @@ def load_cutter(recipe: Recipe, endpoint: str) -> Cutter:
 
 
 def cut_video(cutter: Cutter, video: Video) -> CutVideo:
-    """Cut the clips out of one video.
+    """Cut the clips out of one video; errors as for `extract_video`."""
+    return CutVideo(*extract_video(cutter, video, lambda clip: store_clip(clip, cutter.recipe)))
+
+
+def extract_video(
+    cutter: Cutter, video: Video, keep: Callable[[Clip], Kept]
+) -> tuple[VideoRecord, tuple[Kept, ...]]:
+    """Find the clips of one video, and record what became of it.
+
+    Args:
+        cutter: from `load_cutter`.
+        video: which.
+        keep: what is kept of every clip.
 
     Raises:
         StoreError: the object store does not answer, which says nothing about the video.
@@ -105,15 +122,15 @@ def cut_video(cutter: Cutter, video: Video) -> CutVideo:
     try:
         with open_video(video, cutter.endpoint) as path:
             extraction = extract_clips(path, cutter.recipe, cutter.detector, threads=1)
-        clips = tuple(store_clip(clip, cutter.recipe) for clip in extraction.clips)
+        kept = tuple(map(keep, extraction.clips))
     except Exception as error:  # one video must not end a build of a million, at every new start
         if isinstance(error, StoreError) and not error.missing:
             raise
         outcome = _outcome(error)
         message = repr(error) if outcome is Outcome.UNFORESEEN else str(error) or "out of memory"
         message = message.replace(path, video.video) if path else message
-        return CutVideo(VideoRecord(video.video, outcome, message))
-    return CutVideo(_record(video, extraction), clips)
+        return VideoRecord(video.video, outcome, message), ()
+    return _record(video, extraction), kept
 
 
 def _outcome(error: Exception) -> Outcome:

@@ -20,6 +20,7 @@ OUTCOME_TEXT: Final = {
     Outcome.DAMAGED: "damaged in its zip",
     Outcome.UNREADABLE: "not decodable",
     Outcome.LIMIT: "too large to decode",
+    Outcome.UNFORESEEN: "made tellframe fail",
     Outcome.CRASH: "ended the decoder",
     Outcome.TIMEOUT: "took too long",
 }

@@ -22,9 +22,10 @@ from tellframe.data.eda_cards import (
     video_cards,
 )
 from tellframe.data.eda_look import CLASSES, Look, Pictures, class_of
+from tellframe.report.drawing import DRAWING_RULES
 from tellframe.report.files import open_replacing
-from tellframe.report.style import style_sheet
-from tellframe.report.svg import SYMBOLS, icon
+from tellframe.report.shell import page_shell
+from tellframe.report.svg import icon
 from tellframe.report.words import escaped
 from tellframe.types import Label
 
@@ -36,16 +37,6 @@ FAILURES: Final = 20
 """Videos that are listed with the reason why they could not be read."""
 
 _RULES: Final = """
-h1{font-size:34px;overflow-wrap:anywhere}
-.plots{columns:2;column-gap:16px}
-.plots .card{margin:0 0 16px;break-inside:avoid}
-.drawing{display:block;width:100%;max-width:480px;height:auto}
-.drawing *{stroke-linejoin:round;stroke-linecap:butt}
-.drawing text{font-family:inherit!important}
-.plots figcaption{font-size:14px;color:var(--soft);margin-top:8px}
-.plots h3{font-size:17px}
-.found{margin:18px 0 0;padding-left:1.2em;font-size:17px;overflow-wrap:anywhere}
-.found li{margin:0 0 .4em}
 .sheet{display:grid;grid-template-columns:repeat(4,1fr);gap:20px 14px;margin-top:14px}
 .sheet.two{grid-template-columns:1fr 1fr}
 .sheet img{display:block;width:100%;aspect-ratio:4/3;object-fit:contain;background:var(--faint)}
@@ -55,9 +46,6 @@ h1{font-size:34px;overflow-wrap:anywhere}
 .sheet bdi,.sheet span.soft{display:block}
 .soft{color:var(--soft)}
 @media screen and (max-width:760px){
-h1{font-size:27px}
-.plots{columns:1}
-.plots .card{padding:14px 12px}
 .sheet{grid-template-columns:1fr 1fr}
 .sheet.two{grid-template-columns:1fr}
 }
@@ -113,31 +101,7 @@ def write_page(facts: Facts, album: Album, path: str | Path, *, name: str) -> No
         "in itself: it runs no script and loads nothing.</footer>",
     ]
     with open_replacing(path) as stream:
-        stream.write(_shell(name, body))
-
-
-def _shell(name: str, body: Iterable[str]) -> str:
-    content = "\n".join(body)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" \
-content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>Data set {escaped(name)}</title>
-<style>
-{style_sheet()}{_RULES}</style>
-</head>
-<body>
-{SYMBOLS}
-<main>
-{content}
-</main>
-</body>
-</html>
-"""
+        stream.write(page_shell(f"Data set {name}", body, DRAWING_RULES + _RULES))
 
 
 def _glance(facts: Facts) -> str:

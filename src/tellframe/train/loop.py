@@ -9,27 +9,36 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from tellframe.errors import ConfigError
+from tellframe.evaluate.metrics import log_loss, rank_pairs, roc_auc
+from tellframe.scoring import Calibration
 from tellframe.train.augment import Sample, cut
 from tellframe.train.batches import Batch, PairBatches, open_batches
-from tellframe.train.config import OptimConfig, TrainConfig, config_from_dict
+from tellframe.train.checkpoint import (
+    Progress,
+    load_checkpoint,
+    load_start,
+    save_best,
+    save_checkpoint,
+)
+from tellframe.train.config import OptimConfig, TrainConfig
 from tellframe.train.data import TrainingData, load_data
-from tellframe.train.models import FrameClassifier
+from tellframe.train.models import ClipModel, build_model
+
+MAX_VALIDATION: Final = 250
+"""Single crops, and scenes of shards, that a validation looks at."""
 
 
 def train(
     config: TrainConfig, folder: Path, *, resume: bool = False, workers: int = 1
-) -> FrameClassifier:
+) -> ClipModel:
     """Train a model and leave checkpoints and a log in a folder.
 
     Args:
@@ -54,49 +63,58 @@ def train(
     torch.manual_seed(config.optim.seed)
     train_data, val_data = load_data(config.data, config.recipe)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = FrameClassifier(config.model, config.recipe).to(memory_format=torch.channels_last)
+    model = build_model(config.model, config.recipe).to(memory_format=torch.channels_last)
     model = model.to(device)
     if config.model.start and not resume:
         load_start(Path(config.model.start), config, model)
-    mean_model = FrameClassifier(config.model, config.recipe).to(device)
+    mean_model = build_model(config.model, config.recipe).to(device)
     mean_model.load_state_dict(model.state_dict())
     optimizer = build_optimizer(model, config.optim)
-    first = 0
+    first, progress = 0, Progress()
     if resume:
-        first = load_checkpoint(folder, config, model, mean_model, optimizer)
+        first, progress = load_checkpoint(folder, config, model, mean_model, optimizer)
     batches = PairBatches(
-        train_data, config.batch, config.recipe, num_cells(model, config), config.optim.seed
+        train_data,
+        config.batch,
+        config.recipe,
+        num_cells(model, config),
+        config.optim.seed,
+        config.augment,
     )
     last = min(config.optim.stop or config.optim.steps, config.optim.steps)
     log = _logger(folder / "log.jsonl", last, 2 * config.batch.num_pairs, first)
     model.train()
     for step, batch in enumerate(open_batches(batches, first, last, workers), start=first):
-        losses = train_step(model, mean_model, optimizer, batch, step, config.optim, device)
-        log(step, losses)
+        rate = learning_rate(step, config.optim, progress.reductions)
+        log(step, train_step(model, mean_model, optimizer, batch, step, rate, config.optim))
         done = step + 1
-        if done % config.optim.checkpoint_every == 0 or done == last:
-            save_checkpoint(folder, config, model, mean_model, optimizer, done)
         if done % config.optim.validate_every == 0 or done == last:
-            log(step, validate(mean_model, val_data, config))
+            measured = validate(mean_model, val_data, config)
+            log(step, measured)
+            if measured and progress.note(measured["log_loss"], config.optim.patience):
+                save_best(folder, config, mean_model, done)
+        if done % config.optim.checkpoint_every == 0 or done == last:
+            save_checkpoint(folder, config, model, mean_model, optimizer, done, progress)
     return mean_model
 
 
 def train_step(
-    model: FrameClassifier,
-    mean_model: FrameClassifier,
+    model: ClipModel,
+    mean_model: ClipModel,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     step: int,
+    rate: float,
     config: OptimConfig,
-    device: str = "cpu",
 ) -> dict[str, float]:
-    """Take one step; return the losses."""
+    """Take one step at a learning rate; return the losses."""
+    device = next(model.parameters()).device
     # Dropout draws from a generator set by the step, so that a resumed run repeats it exactly.
     torch.manual_seed(config.seed * 1_000_003 + step)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, config)
-    logits, maps = model.forward_train(batch.crops.to(device))
-    losses = pair_losses(logits, maps, batch)
+        group["lr"] = rate
+    logits, maps = model.forward_train(batch.crops.to(device), batch.valid.to(device))
+    losses = pair_losses(logits, maps, batch, config.label_smoothing)
     loss = losses["loss"] + config.pair_weight * losses["pair"] + config.map_weight * losses["map"]
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -107,42 +125,62 @@ def train_step(
     return {k: float(v.detach()) for k, v in losses.items()}
 
 
-def pair_losses(logits: Tensor, maps: Tensor, batch: Batch) -> dict[str, Tensor]:
+def pair_losses(
+    logits: Tensor, maps: Tensor, batch: Batch, label_smoothing: float = 0.0
+) -> dict[str, Tensor]:
     """Return the parts of the loss.
 
     Args:
         logits: (2 * pairs,), the real of each pair before its fake.
-        maps: (2 * pairs, h, w), logits of the difference map.
-        batch: labels and differences.
+        maps: (2 * pairs, T, h, w), logits of the difference map.
+        batch: labels, weights and differences.
+        label_smoothing: share of each label that is spread over both classes.
     """
-    labels = batch.labels.to(logits.device)
-    target = batch.differences.to(logits.device)
-    known = (target >= 0).float()
+    labels, weights = batch.labels.to(logits.device), batch.weights.to(logits.device)
+    target, paired = batch.differences.to(logits.device), batch.paired.to(logits.device)
+    known = (target >= 0).float() * batch.valid.to(logits.device)[..., None, None]
     per_cell = binary_cross_entropy_with_logits(maps, target.clamp(min=0), reduction="none")
+    smooth = labels * (1 - label_smoothing) + label_smoothing / 2
+    order = softplus(logits[0::2] - logits[1::2]) * paired
     return {
-        "loss": binary_cross_entropy_with_logits(logits, labels),
-        "pair": softplus(logits[0::2] - logits[1::2]).mean(),
+        "loss": binary_cross_entropy_with_logits(logits, smooth, weights),
+        "pair": order.sum() / paired.sum().clamp(min=1),
         "map": (per_cell * known).sum() / known.sum().clamp(min=1),
     }
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW; weight decay on matrices and kernels only, not on scales and biases."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    return torch.optim.AdamW(
+    """Build it; weight decay on matrices and kernels only, not on scales and biases."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim > 1]
+    others = [p for p in trained if p.ndim <= 1]
+    kinds: dict[str, type[torch.optim.Optimizer]] = {
+        "adamw": torch.optim.AdamW,
+        "adam": torch.optim.Adam,
+    }
+    build: Any = kinds[config.optimizer]
+    optimizer: torch.optim.Optimizer = build(
         [
             {"params": decayed, "weight_decay": config.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ],
         lr=config.lr,
     )
+    return optimizer
 
 
-def learning_rate(step: int, config: OptimConfig) -> float:
-    """Linear warm-up, then half a cosine to zero."""
+def learning_rate(step: int, config: OptimConfig, reductions: int = 0) -> float:
+    """Return the rate of a step: linear warm-up, then half a cosine to zero, or a plateau.
+
+    Args:
+        step: from 0.
+        config: the schedule.
+        reductions: how often a plateau was reached.
+    """
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
+    if config.schedule == "plateau":
+        return config.lr * config.factor**reductions
     progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
     return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -158,7 +196,7 @@ def update_mean(mean_model: nn.Module, model: nn.Module, decay: float) -> None:
             tensor.copy_(current[name])
 
 
-def num_cells(model: FrameClassifier, config: TrainConfig) -> int:
+def num_cells(model: ClipModel, config: TrainConfig) -> int:
     """Return the side of the feature map."""
     size = config.recipe.crop_size
     device = next(model.parameters()).device
@@ -171,51 +209,64 @@ def num_cells(model: FrameClassifier, config: TrainConfig) -> int:
 
 
 @torch.no_grad()
-def score(model: FrameClassifier, crops: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the logits, (N,), of uint8 crops, (N, S, S, 3)."""
+def score(model: ClipModel, clips: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """Return the logits, (N,), of clips, uint8 (T, S, S, 3) each."""
     model.eval()
     device = next(model.parameters()).device
-    chunks = np.array_split(crops, math.ceil(len(crops) / 32))
-    parts = [model(torch.from_numpy(chunk).to(device))[0] for chunk in chunks]
-    return torch.cat(parts).cpu().numpy()
+    logits = []
+    for clip in clips:
+        crops = torch.from_numpy(np.ascontiguousarray(clip)).to(device)[None]
+        logits.append(model(crops, torch.ones(1, len(clip), dtype=torch.bool, device=device))[0])
+    return torch.cat(logits).cpu().numpy()
 
 
 def validate(
-    model: FrameClassifier, data: TrainingData, config: TrainConfig, frames: int = 8
+    model: ClipModel, data: TrainingData, config: TrainConfig, frames: int = 8
 ) -> dict[str, float]:
-    """Measure the held-out groups: videos by the mean over frames, and single crops."""
+    """Measure the held-out groups: matched videos, single crops, clips of shards.
 
-    def logits(samples: list[Sample]) -> tuple[float, float]:
-        pairs = [cut(s, config.recipe.crop_size, config.recipe.margin, None) for s in samples]
-        real, fake = (np.stack(side) for side in zip(*pairs, strict=True))
-        both = score(model, np.concatenate([real, fake]))
-        return float(both[: len(real)].mean()), float(both[len(real) :].mean())
+    Args:
+        model: the running mean.
+        data: the held-out side.
+        config: recipe and number of frames.
+        frames: of a video that a frame classifier is measured on.
 
-    results: dict[str, float] = {}
-    videos = []
+    Returns:
+        AUC, share of pairs ranked rightly and log loss of every source, and the mean log loss.
+    """
+    recipe = config.recipe
+    pairs: dict[str, list[Sample]] = {"video": [], "still": [], "clip": []}
     for scene in data.videos:
         for k in range(len(scene.fakes)):
             swapped = np.flatnonzero(scene.swapped[k])
-            chosen = swapped[
-                np.linspace(0, len(swapped) - 1, min(frames, len(swapped))).astype(int)
-            ]
+            chosen = np.linspace(0, len(swapped) - 1, min(frames, len(swapped))).astype(int)
             if len(chosen):
-                videos.append(logits([scene.sample(int(f), k) for f in chosen]))
-    stills = [logits([scene.sample(0)]) for scene in data.stills[:250]]
-    for name, pairs in (("video", videos), ("still", stills)):
-        if pairs:
-            results |= {f"{name}_{k}": v for k, v in _pair_metrics(np.array(pairs)).items()}
-    return results
+                pairs["video"].append(scene.clip(swapped[chosen], k))
+    pairs["still"] = [scene.sample(0) for scene in data.stills[:MAX_VALIDATION]]
+    num_frames = max(config.batch.frames, frames)
+    for number, clip in enumerate(c for c in data.clips[:MAX_VALIDATION] if c.real and c.fakes):
+        rng = np.random.default_rng(number)  # the same frames every time
+        if sample := clip.pair(number % len(clip.fakes), rng, num_frames):
+            pairs["clip"].append(sample)
+    results: dict[str, float] = {}
+    for name, samples in pairs.items():
+        if samples:
+            halves = [cut(s, recipe.crop_size, recipe.margin, None) for s in samples]
+            real, fake = (score(model, list(side)) for side in zip(*halves, strict=True))
+            measured = _pair_metrics(np.stack([real, fake], axis=1))
+            results |= {f"{name}_{k}": v for k, v in measured.items()}
+    losses = [v for k, v in results.items() if k.endswith("log_loss")]
+    return {**results, "log_loss": float(np.mean(losses))} if losses else {}
 
 
 def _pair_metrics(pairs: np.ndarray[Any, Any]) -> dict[str, float]:
     """Return AUC, pair ranking and log loss of logits of shape (N, 2): real, fake."""
-    flat = pairs.T.ravel()
+    flat = pairs.T.ravel().astype(np.float64)
     labels = np.repeat([0, 1], len(pairs))
     return {
-        "auc": float(roc_auc_score(labels, flat)),
-        "ranked": float((pairs[:, 1] > pairs[:, 0]).mean()),
-        "log_loss": float(log_loss(labels, 1 / (1 + np.exp(-flat)))),
+        "auc": roc_auc(labels, flat),
+        "ranked": float(rank_pairs(pairs[:, 0], pairs[:, 1]).mean()),
+        "log_loss": log_loss(labels, Calibration().probability(flat)),
     }
 
 
@@ -232,116 +283,6 @@ def keep_memory() -> None:
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
         libc.mallopt(top_pad, 256 * 2**20)
-
-
-def save_checkpoint(
-    folder: Path,
-    config: TrainConfig,
-    model: nn.Module,
-    mean_model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-) -> None:
-    """Write weights, running mean and optimiser state; replaced only when complete."""
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"mean.{k}": v for k, v in mean_model.state_dict().items()}
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
-    meta = {
-        "format": 1,
-        "step": step,
-        "recipe_digest": config.recipe.digest,
-        "config": config.to_dict(),
-    }
-    temporary = folder / "checkpoint.part"
-    save_file(
-        {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
-        temporary,
-        metadata={"tellframe": json.dumps(meta)},
-    )
-    temporary.replace(folder / "checkpoint.safetensors")
-    text = folder / "checkpoint.json.part"
-    text.write_text(json.dumps(meta, indent=2), encoding="utf-8")
-    text.replace(folder / "checkpoint.json")
-
-
-def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return what a checkpoint says of itself, and its tensors.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    path = folder / "checkpoint.safetensors"
-    if not path.exists():
-        raise ConfigError(f"{folder}: holds no checkpoint.safetensors; train first")
-    with safe_open(path, "pt") as file:
-        # The tensor file carries its own description: the JSON beside it is for people.
-        meta = json.loads(file.metadata()["tellframe"])
-    return meta, load_file(path)
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def load_checkpoint(
-    folder: Path,
-    config: TrainConfig,
-    model: nn.Module,
-    mean_model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> int:
-    """Restore everything; return the step to go on with.
-
-    Raises:
-        ConfigError: there is no checkpoint, or one of another configuration.
-    """
-    meta, tensors = read_checkpoint(folder)
-    # Built anew, so that a key that came with a later version counts as its default.
-    if config_from_dict(meta["config"]) != config:
-        raise ConfigError(f"{folder}: its checkpoint was made with another configuration")
-    model.load_state_dict(_part(tensors, "model."))
-    mean_model.load_state_dict(_part(tensors, "mean."))
-    state = optimizer.state_dict()
-    state["state"] = {}
-    for key, tensor in _part(tensors, "optimizer.").items():
-        index, name = key.split(".")
-        state["state"].setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict(state)
-    return int(meta["step"])
-
-
-def load_start(folder: Path, config: TrainConfig, model: nn.Module) -> None:
-    """Start a model from the running mean of another run, head included.
-
-    Raises:
-        ConfigError: there is no checkpoint, or one of another backbone.
-        RecipeMismatchError: that run has another recipe, whose normalisation its weights hold.
-    """
-    meta, tensors = read_checkpoint(folder)
-    other = config_from_dict(meta["config"])
-    if other.model.backbone != config.model.backbone:
-        raise ConfigError(
-            f"[model] start = {str(folder)!r}: has the backbone {other.model.backbone}, "
-            f"not {config.model.backbone}"
-        )
-    other.recipe.require_same(config.recipe, f"{folder} and this configuration")
-    model.load_state_dict(_part(tensors, "mean."))
-
-
-def load_trained(folder: Path) -> tuple[FrameClassifier, TrainConfig, dict[str, Any]]:
-    """Load the running mean of a checkpoint for export; return it with its configuration.
-
-    Raises:
-        ConfigError: there is no checkpoint.
-    """
-    meta, tensors = read_checkpoint(folder)
-    values = meta["config"]
-    config = config_from_dict(values)
-    blank = {**values, "model": {**values["model"], "pretrained": ""}}
-    model = FrameClassifier(config_from_dict(blank).model, config.recipe)
-    model.load_state_dict(_part(tensors, "mean."))
-    return model.eval(), config, meta
 
 
 def _logger(

@@ -1,0 +1,138 @@
+"""From logits to probabilities and verdicts: `calibrate`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tellframe.cli import status
+from tellframe.cli.evaluation import add_source_options, load_result, require_same_model
+from tellframe.cli.options import add_verb
+from tellframe.errors import UsageError
+
+if TYPE_CHECKING:
+    from tellframe.evaluate.rows import Row
+    from tellframe.scoring import Calibration, Decision
+
+
+def add_calibrate(verbs: Any) -> None:
+    """Add the verb."""
+    parser = add_verb(
+        verbs,
+        run_calibrate,
+        "calibrate",
+        "fit a bundle's calibration on half of the groups of labelled videos",
+        "tellframe calibrate labels.csv --model bundles/mine --error-rate 0.05",
+    )
+    add_source_options(parser)
+    parser.add_argument(
+        "--method",
+        choices=("platt", "temperature"),
+        default="platt",
+        help="fit a slope and an intercept, or a slope alone; default: platt",
+    )
+    parser.add_argument(
+        "--prior-use",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="share of fakes where the model will be used; default: 0.5",
+    )
+    parser.add_argument(
+        "--prior-train",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="share of fakes for which the fit holds; default: 0.5, as both classes weigh the same",
+    )
+    parser.add_argument(
+        "--error-rate",
+        type=float,
+        metavar="E",
+        help="widen the inconclusive zone until at most this share of the reals is called FAKE, "
+        "and of the fakes REAL",
+    )
+
+
+def run_calibrate(options: argparse.Namespace) -> int:
+    """Run the verb; return the exit status."""
+    from tellframe.bundle import load_bundle, write_bundle
+    from tellframe.evaluate.calibration import calibrate, choose_limits, choose_rows, recalibrated
+    from tellframe.evaluate.metrics import load_sklearn
+    from tellframe.evaluate.summary import tables
+
+    if not options.model or not (Path(options.model) / "bundle.json").is_file():
+        raise UsageError("calibrate changes the bundle: give its folder with --model")
+    if options.error_rate is not None and not 0 <= options.error_rate < 0.5:
+        raise UsageError(f"--error-rate {options.error_rate}: give a share from 0 to below 0.5")
+    _check_priors(options)
+    load_sklearn()
+    bundle = load_bundle(options.model)
+    result = load_result(options)
+    require_same_model(result.run, bundle)
+    calibration = calibrate(
+        result.rows,
+        f"half of the groups of {result.run.source} {result.run.split}".rstrip(),
+        method=options.method,
+        prior_train=options.prior_train,
+        prior_use=options.prior_use,
+    )
+    decision = bundle.decision
+    rows = recalibrated(result.rows, calibration, decision)
+    if options.error_rate is not None:
+        decision = choose_limits(choose_rows(rows), options.error_rate, decision)
+        rows = recalibrated(rows, calibration, decision)
+    metrics = {name: _keep(figures) for name, figures in tables(rows).items()}
+    write_bundle(
+        dataclasses.replace(bundle, calibration=calibration, decision=decision, metrics=metrics),
+        Path(options.model),
+    )
+    _say_calibration(calibration, decision, rows)
+    return status.DONE
+
+
+def _check_priors(options: argparse.Namespace) -> None:
+    for name in ("prior_use", "prior_train"):
+        if not 0 < getattr(options, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')}: give a share between 0 and 1")
+
+
+_KEPT = (
+    *("auc", "pr_auc", "log_loss", "balanced_log_loss", "pair_ranking", "coverage"),
+    *("false_alarm_rate", "miss_rate", "inconclusive_rate"),
+)
+
+
+def _keep(figures: dict[str, Any]) -> dict[str, Any]:
+    """Return what a bundle says of itself."""
+    kept = {k: figures[k] for k in ("n", "n_fake", "n_pairs", "groups")}
+    return kept | {k: figures[k] for name in _KEPT for k in (name, f"{name}_95")}
+
+
+def _say_calibration(calibration: Calibration, decision: Decision, rows: Iterable[Row]) -> None:
+    """Print what was fitted, and what its limits call wrongly."""
+    from tellframe.evaluate.calibration import choose_rows, count_errors
+    from tellframe.evaluate.rows import in_calibration_half
+
+    scored = list(rows)
+    print(
+        f"{calibration.method}: slope {calibration.slope:.4f}, intercept "
+        f"{calibration.intercept:.4f}, shift {calibration.shift:+.4f} of the log-odds"
+    )
+    print(f"FAKE from {decision.fake_from:g} on, REAL up to {decision.real_to:g}")
+    for name, some in (
+        ("fitted on", choose_rows(scored)),
+        ("not seen", [r for r in scored if not in_calibration_half(r.group)]),
+    ):
+        e = count_errors(some, decision)
+        print(
+            f"{name}: {_share(e.false_alarms, e.reals)} reals called FAKE, "
+            f"{_share(e.missed, e.fakes)} fakes called REAL, {e.undecided} inconclusive"
+        )
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count} of {total}" + (f" ({100 * count / total:.1f} %)" if total else "")

@@ -1,0 +1,41 @@
+"""Measure a model on labelled videos, compare two, calibrate one, and answer a competition."""
+
+from tellframe.evaluate.calibration import calibrate, recalibrated
+from tellframe.evaluate.compare import compare
+from tellframe.evaluate.rows import (
+    Judgement,
+    Row,
+    in_calibration_half,
+    read_scores,
+    write_scores,
+)
+from tellframe.evaluate.score import judge_videos, score_source, score_stills
+from tellframe.evaluate.sources import (
+    Still,
+    open_source,
+    read_labels,
+    read_stills,
+)
+from tellframe.evaluate.summary import markdown, pair_ranking, summarise, tables
+
+__all__ = [
+    "Judgement",
+    "Row",
+    "Still",
+    "calibrate",
+    "compare",
+    "in_calibration_half",
+    "judge_videos",
+    "markdown",
+    "open_source",
+    "pair_ranking",
+    "read_labels",
+    "read_scores",
+    "read_stills",
+    "recalibrated",
+    "score_source",
+    "score_stills",
+    "summarise",
+    "tables",
+    "write_scores",
+]

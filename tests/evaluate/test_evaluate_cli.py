@@ -1,0 +1,370 @@
+"""`evaluate` and `calibrate` from videos, from shards and from scores; `submit` and `score`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason="needs the extra: pip install 'tellframe[data]'")
+pytest.importorskip("pyarrow", reason="needs the extra: pip install 'tellframe[data]'")
+pytest.importorskip("matplotlib", reason="needs the extra: pip install 'tellframe[data]'")
+
+from tellframe.bundle import SHIPPED, load_bundle
+from tellframe.cli import run
+from tellframe.data.manifest import Video, write_manifest
+from tellframe.detector import load
+from tellframe.evaluate import in_calibration_half, read_scores, score_stills
+
+FRAMES = ("--frames", "4", "--workers", "1", "--threads", "1", "--quiet")
+SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+GROUPS = [g for g in (f"group{i}" for i in range(50)) if in_calibration_half(g)][:3]
+
+
+@pytest.fixture(scope="module")
+def folder(samples, make_video, tmp_path_factory) -> Path:
+    """Return a folder of videos: three reals and three fakes, one without a face, one broken."""
+    place = tmp_path_factory.mktemp("videos")
+    for n in range(3):
+        for kind in ("real", "fake"):
+            (place / f"{kind}{n}.mp4").symlink_to(samples / f"{kind}.mp4")
+    make_video(place / "nobody.mp4", 12)
+    (place / "broken.mp4").write_text("no video")
+    return place
+
+
+@pytest.fixture(scope="module")
+def manifest(folder) -> Path:
+    videos = []
+    for path in sorted(folder.glob("*.mp4")):
+        kind, number = path.stem[:-1], path.stem[-1]
+        named = kind in ("real", "fake")
+        video = Video(
+            path.name,
+            str(path),
+            bytes=path.stat().st_size,
+            label="REAL" if kind == "real" else "FAKE",
+            group=GROUPS[int(number)] if named else path.stem,
+            original=f"real{number}.mp4" if kind == "fake" else "",
+            source="samples",
+            method="" if kind == "real" else "swap",
+            split="test",
+        )
+        videos.append(video)
+    videos.append(Video("unknown.mp4", str(folder / "real0.mp4"), group="u", split="test"))
+    write_manifest(videos, folder / "m.parquet")
+    return folder / "m.parquet"
+
+
+@pytest.fixture(scope="module")
+def report(manifest, tmp_path_factory) -> Path:
+    """Return the report on the videos of the manifest."""
+    place = tmp_path_factory.mktemp("report")
+    assert run(["evaluate", str(manifest), *FRAMES, "-o", str(place)]) == 0
+    return place
+
+
+@pytest.fixture(scope="module")
+def built(manifest, tmp_path_factory) -> Path:
+    """Return a data set built from the same manifest."""
+    place = tmp_path_factory.mktemp("built")
+    small = ("--set", "num_frames=4", "--workers", "1", "--quiet")
+    assert run(["build", str(manifest), "-o", str(place), *small]) == 3  # one is broken
+    return place
+
+
+def read(folder: Path) -> dict:
+    return json.loads((folder / "report.json").read_text())
+
+
+def overall(folder: Path) -> dict:
+    return read(folder)["results"][0]["sets"]["all videos"]
+
+
+# --- evaluate ---------------------------------------------------------------------------------
+
+
+def test_a_manifest(report):
+    facts, figures = read(report), overall(report)
+    assert (figures["n"], figures["n_fake"], figures["n_scored"]) == (8, 5, 6)
+    assert (figures["coverage"], figures["n_pairs"]) == (0.75, 3)
+    assert figures["auc"] == figures["pair_ranking"] == 1.0
+    assert figures["log_loss_all"] > figures["log_loss"]
+    result = facts["results"][0]
+    assert result["outcomes"] == [
+        {"name": "no_face", "REAL": 0, "FAKE": 1},
+        {"name": "ok", "REAL": 3, "FAKE": 3},
+        {"name": "unreadable", "REAL": 0, "FAKE": 1},
+    ]
+    assert result["run"]["unlabelled"] == 1
+    assert result["run"]["model"].startswith("frame_lite0 ")
+    assert [s["name"] for s in result["strata"]["method"]] == ["swap (samples)"]
+    rows, model = read_scores(report / "scores.csv")
+    assert model == result["run"]["model"]
+    by_name = {r.path: r for r in rows}
+    assert by_name["nobody.mp4"].reasons == ("no_face",)
+    assert by_name["broken.mp4"].reasons == ("unreadable",)
+    real = by_name["real0.mp4"]
+    assert (real.outcome, real.people, real.codec) == ("ok", 1, "h264")
+    assert 20 < real.brightness < 235
+    assert real.face_size > 48
+    page = (report / "index.html").read_text()
+    assert "No score: 2 of 8 (25.0 %) (read, without a face 1, not decodable 1)." in page
+
+
+def test_shards_give_nearly_the_same(report, built, manifest, tmp_path):
+    options = ("--manifest", str(manifest))
+    assert run(["evaluate", str(built), *FRAMES, *options, "-o", str(tmp_path)]) == 0
+    assert overall(tmp_path)["coverage"] == 0.75
+    assert read(tmp_path)["results"][0]["outcomes"] == read(report)["results"][0]["outcomes"]
+    mine, _ = read_scores(tmp_path / "scores.csv")
+    theirs, _ = read_scores(report / "scores.csv")
+    assert {r.path for r in mine} == {r.path for r in theirs}
+    for row, other in zip(sorted(mine, key=by_path), sorted(theirs, key=by_path), strict=True):
+        same = ("fake", "outcome", "people", "codec", "reasons", "group", "pair", "split")
+        for name in same:
+            assert getattr(row, name) == getattr(other, name)
+        if row.logit is not None:  # JPEG of the crops
+            assert row.logit == pytest.approx(other.logit, abs=0.6)
+            assert row.brightness == pytest.approx(other.brightness, abs=1)
+
+
+def by_path(row):
+    return row.path
+
+
+def test_shards_without_a_manifest_know_no_label_of_what_has_no_clip(built, tmp_path):
+    assert run(["evaluate", str(built), *FRAMES, "--limit", "4", "-o", str(tmp_path)]) == 0
+    assert overall(tmp_path)["n"] == 4
+    assert read(tmp_path)["results"][0]["run"]["unlabelled"] == 3
+
+
+def test_shards_of_another_recipe_are_refused(built, capsys):
+    assert run(["evaluate", str(built), "--quiet"]) == 2
+    assert "num_frames: 4 against 10" in capsys.readouterr().err
+
+
+def test_a_report_from_its_scores_is_the_same(report, tmp_path, capsys):
+    assert run(["evaluate", "--scores", str(report / "scores.csv"), "-o", str(tmp_path)]) == 0
+    for name in ("report.json", "scores.csv", "table.md", "index.html"):
+        assert (tmp_path / name).read_bytes() == (report / name).read_bytes(), name
+    assert capsys.readouterr().out == (report / "table.md").read_text()
+
+
+def test_two_sets_of_scores_side_by_side(report, tmp_path, capsys):
+    scores = report / "scores.csv"
+    other = tmp_path / "other.csv"
+    with scores.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with other.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["video", "label", "probability"])
+        writer.writerows((r["video"], r["label"], r["probability"] and "0.5") for r in rows)
+    options = ("--scores", str(scores), "--against", str(other), "-o", str(tmp_path / "out"))
+    assert run(["evaluate", *options]) == 0
+    facts = read(tmp_path / "out")
+    auc = facts["comparison"]["figures"]["auc"]
+    assert (auc["first"], auc["second"], auc["difference"]) == (1.0, 0.5, 0.5)
+    assert [r["run"]["model"] for r in facts["results"]][1] == "other.csv"
+    assert "auc: 1.0 - 0.5 = 0.5" in capsys.readouterr().out
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "First against second model" in page
+    assert (tmp_path / "out" / "scores_against.csv").is_file()
+
+
+def test_a_second_bundle(manifest, write_stills, tmp_path, capsys):
+    options = ("--limit", "2", "--against", "frame_lite0", "--stills")
+    stills = write_stills(
+        tmp_path / "crops.zip", [(f"{n}.png", ("REAL", "FAKE")[n % 2], f"o{n}") for n in range(4)]
+    )
+    assert run(["evaluate", str(manifest), *FRAMES, *options, str(stills)]) == 0
+    assert "auc: " in (out := capsys.readouterr().out)
+    assert out.count("| crops (single crops) | 4 (2) | 1.000 |") == 2
+
+
+def test_a_crop_is_judged_by_its_score_alone(write_stills, tmp_path):
+    stills = write_stills(tmp_path / "crops.zip", [("a.png", "REAL", "a")])
+    detector = load(threads=1)
+    (row,) = score_stills(detector, stills)
+    expected = float(detector.score(np.full((1, 224, 224, 3), 90, np.uint8))[0][0])
+    assert row.logit == pytest.approx(expected, abs=1e-4)
+    assert row.verdict is detector.bundle.decision.label(row.probability)
+    assert (row.still, row.brightness, row.pair) == (True, 90.0, "a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate"], "give labelled videos, or --scores"),
+        (["evaluate", "x.csv", "--scores", "y.csv"], "give labelled videos, or --scores"),
+        (["evaluate", "no-such.csv"], "no-such.csv"),
+        (["evaluate", "no-such.parquet"], "no-such.parquet"),
+        (["evaluate", "no-such-folder"], "no dataset.json"),
+        (["evaluate", "x.csv", "--limit", "0"], "--limit"),
+        (["calibrate", "x.csv", "--model", "B", "--error-rate", "0.5"], "--error-rate"),
+        (["calibrate", "x.csv", "--model", "B", "--prior-use", "1"], "--prior-use"),
+    ],
+)
+def test_usage_errors(arguments, message, tmp_path, capsys):
+    bundle = shutil.copytree(SHIPPED / "frame_lite0", tmp_path / "bundle")
+    assert run([str(bundle) if a == "B" else a for a in arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_bundle_cannot_be_compared_without_videos(report, capsys):
+    scores = str(report / "scores.csv")
+    assert run(["evaluate", "--scores", scores, "--against", "frame_lite0"]) == 2
+    assert "needs the videos" in capsys.readouterr().err
+    assert run(["evaluate", "--scores", scores, "--split", "train"]) == 2
+    assert "'train'" in capsys.readouterr().err
+
+
+# --- calibrate --------------------------------------------------------------------------------
+
+
+def test_calibrate_from_scores(report, tmp_path, capsys):
+    bundle = shutil.copytree(SHIPPED / "frame_lite0", tmp_path / "bundle")
+    before = load_bundle(bundle)
+    scores = ("--scores", str(report / "scores.csv"), "--model", str(bundle))
+    options = ("--method", "temperature", "--prior-use", "0.1", "--error-rate", "0")
+    assert run(["calibrate", *scores, *options]) == 0
+    out = capsys.readouterr().out
+    after = load_bundle(bundle)
+    assert after.calibration.method == "temperature"
+    assert (after.calibration.intercept, after.calibration.prior_use) == (0.0, 0.1)
+    assert after.calibration.fitted_on == "half of the groups of m.parquet all: samples (6)"
+    assert f"shift {after.calibration.shift:+.4f}" in out
+    assert "fitted on: 0 of 3 (0.0 %) reals called FAKE, 0 of 3 (0.0 %) fakes called REAL" in out
+    assert after.decision.fake_from == 0.5
+    assert after.metrics["samples"]["auc"] == 1.0
+    assert after.metrics["samples"]["false_alarm_rate"] == 0.0
+    assert after.recipe == before.recipe
+    # As if the videos were scored again.
+    again = ("--scores", str(report / "scores.csv"), "--model", str(bundle))
+    assert run(["evaluate", *again, "-o", str(tmp_path / "again")]) == 0
+    rows, _ = read_scores(tmp_path / "again" / "scores.csv")
+    detector = load(bundle, num_frames=4, threads=1, keep_evidence=False)
+    for row in rows[-2:]:
+        verdict = detector.detect(SAMPLES / f"{row.path[:4]}.mp4")
+        assert row.probability == pytest.approx(verdict.probability, abs=1e-3)
+        assert row.verdict is verdict.label
+        assert row.reasons == verdict.reasons
+    capsys.readouterr()
+    # Platt, as it always was.
+    assert run(["calibrate", *scores]) == 0
+    assert load_bundle(bundle).calibration.prior_use == 0.5
+    assert load_bundle(bundle).decision == after.decision
+
+
+def test_scores_of_another_model_are_refused(report, tmp_path, capsys):
+    bundle = shutil.copytree(SHIPPED / "frame_lite0", tmp_path / "bundle")
+    scores = tmp_path / "scores.csv"
+    scores.write_text((report / "scores.csv").read_text().replace("frame_lite0 ", "other "))
+    assert run(["calibrate", "--scores", str(scores), "--model", str(bundle)]) == 2
+    assert "the scores are of other" in capsys.readouterr().err
+    assert run(["submit", str(bundle), str(scores), "-o", str(tmp_path / "s.csv")]) == 2
+    assert "the scores are of other" in capsys.readouterr().err
+
+
+def test_a_bundle_of_format_1_gives_the_same_figures(tmp_path):
+    bundle = shutil.copytree(SHIPPED / "frame_lite0", tmp_path / "bundle")
+    values = json.loads((bundle / "bundle.json").read_text())
+    old = {k: values["calibration"][k] for k in ("slope", "intercept", "fitted_on")}
+    (bundle / "bundle.json").write_text(json.dumps({**values, "format": 1, "calibration": old}))
+    calibration = load_bundle(bundle).calibration
+    assert (calibration.method, calibration.shift) == ("platt", 0.0)
+    p = float(calibration.probability(1.0))
+    assert p == 1 / (1 + np.exp(-(old["slope"] + old["intercept"])))
+
+
+# --- submit and score -------------------------------------------------------------------------
+
+
+def read_csv(path: Path) -> dict[str, float]:
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["filename", "label"]
+    assert len({name for name, _ in rows}) == len(rows)
+    return {name: float(label) for name, label in rows}
+
+
+def test_every_file_is_submitted_once(folder, tmp_path, capsys):
+    target = tmp_path / "new" / "submission.csv"
+    some = tmp_path / "some"
+    some.mkdir()
+    for name in ("real0", "fake0", "nobody", "broken"):
+        (some / f"{name}.mp4").symlink_to((folder / f"{name}.mp4").resolve())
+    bundle = shutil.copytree(SHIPPED / "frame_lite0", tmp_path / "bundle")
+    options = ("--workers", "1", "--quiet")
+    assert run(["submit", str(bundle), str(some), *options, "-o", str(target)]) == 3
+    out, err = capsys.readouterr()
+    answers = read_csv(target)
+    assert set(answers) == {p.name for p in some.iterdir()}
+    assert answers["nobody.mp4"] == answers["broken.mp4"] == 0.5
+    assert answers["real0.mp4"] < 0.2 < 0.6 < answers["fake0.mp4"]
+    assert "2 of 4 videos have no score (no_face 1, unreadable 1): label 0.5" in err
+    assert f"{target}: 4 videos, 2 of them not scored" in out
+    assert len(target.read_text().splitlines()) == 5
+
+
+def test_scores_are_submitted_with_the_policy_asked_for(report, tmp_path, capsys):
+    target = tmp_path / "submission.csv"
+    scores = str(report / "scores.csv")
+    assert run(["submit", "frame_lite0", scores, "--missing", "0.8", "-o", str(target)]) == 3
+    answers = read_csv(target)
+    assert answers["nobody.mp4"] == answers["broken.mp4"] == 0.8
+    rows, _ = read_scores(scores)
+    for row in rows:
+        if row.probability is not None:
+            assert answers[row.path] == pytest.approx(row.probability, abs=1e-9)
+    assert "label 0.8" in capsys.readouterr().err
+
+
+def test_a_manifest_is_submitted_and_scored(manifest, tmp_path, capsys):
+    some = tmp_path / "some.parquet"
+    from tellframe.data.manifest import read_manifest
+
+    write_manifest([v for v in read_manifest(manifest) if v.video in ("real0.mp4", "fake0.mp4")],
+                   some)  # fmt: skip
+    target = tmp_path / "submission.csv"
+    options = ("--workers", "1", "--quiet", "-o", str(target))
+    assert run(["submit", "frame_lite0", str(some), *options]) == 0
+    assert capsys.readouterr().err == ""
+    assert run(["score", str(target), str(some)]) == 0
+    out = capsys.readouterr().out
+    assert "videos: 2 (1 FAKE)" in out
+    assert "ROC-AUC: 1.00000" in out
+    assert run(["score", str(target), str(manifest)]) == 2
+    assert "label ''" in capsys.readouterr().err
+
+
+def test_names_that_are_there_twice_are_found_before_the_work(samples, folder, capsys):
+    (folder / "deep").mkdir(exist_ok=True)
+    (folder / "deep" / "real0.mp4").symlink_to(samples / "real.mp4")
+    try:
+        assert run(["submit", "frame_lite0", str(folder), "-o", str(folder / "s.csv")]) == 2
+    finally:
+        shutil.rmtree(folder / "deep")
+    err = capsys.readouterr().err
+    assert "there more than once" in err
+    assert "deep/real0.mp4" in err
+    assert not (folder / "s.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("videos", "message"),
+    [
+        (["no-such.mp4"], "no such file"),
+        (["{empty}"], "no video in this folder"),
+        (["a.parquet", "b.mp4"], "give one manifest"),
+        (["x.mp4", "--missing", "2"], "--missing"),
+    ],
+)
+def test_nothing_to_submit(videos, message, tmp_path, capsys):
+    given = [v.format(empty=tmp_path) for v in videos]
+    assert run(["submit", "frame_lite0", *given, "-o", str(tmp_path / "s.csv")]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,84 @@
+"""Two models on the same videos."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("sklearn", reason="needs the extra: pip install 'tellframe[data]'")
+
+from tellframe.errors import DataError
+from tellframe.evaluate.compare import _mcnemar, compare
+
+
+def test_a_model_is_no_better_than_itself(rows):
+    some = rows()
+    found = compare(some, some)
+    assert found["n"] == sum(r.logit is not None for r in some)
+    assert found["n_not_scored"] == len(some) - found["n"]
+    for figure in found["figures"].values():
+        assert figure["difference"] == 0.0
+        assert figure["difference_95"] == [0.0, 0.0]
+        assert figure["p"] == 1.0
+    assert found["mcnemar"] == {"only_first_right": 0, "only_second_right": 0, "p": 1.0}
+
+
+def test_a_better_model_is_found_on_either_side(rows):
+    good, bad = rows(120, gap=4.0), rows(120, gap=0.0, seed=1)
+    found, turned = compare(good, bad)["figures"], compare(bad, good)["figures"]
+    for name, sign in (("auc", 1), ("accuracy", 1), ("log_loss", -1), ("balanced_log_loss", -1)):
+        low, high = found[name]["difference_95"]
+        assert low * sign > 0
+        assert high * sign > 0
+        assert found[name]["p"] == pytest.approx(2 / 1001, abs=1e-6)
+        assert turned[name]["difference"] == pytest.approx(-found[name]["difference"])
+        assert turned[name]["difference_95"] == pytest.approx([-high, -low])
+
+
+def test_what_is_hard_for_both_cancels(rows):
+    # The same scores but for a little: each model's own interval is wide, the difference is not.
+    first = rows(120, gap=1.0)
+    second = [
+        r if r.logit is None else dataclasses.replace(r, logit=r.logit + 0.02 * (n % 2))
+        for n, r in enumerate(first)
+    ]
+    low, high = compare(first, second)["figures"]["auc"]["difference_95"]
+    assert high - low < 0.02
+
+
+def test_only_videos_of_both_count(rows):
+    some = rows()
+    found = compare(some[:40], some[20:])
+    assert (found["n_first_only"], found["n_second_only"]) == (20, 20)
+    with pytest.raises(DataError, match="no scored video in common"):
+        compare(some[:20], some[20:])
+    lie = [dataclasses.replace(some[0], fake=not some[0].fake), *some[1:]]
+    with pytest.raises(DataError, match="different labels"):
+        compare(some, lie)
+
+
+def test_one_class_is_compared_by_its_loss_alone(rows):
+    fakes = [r for r in rows() if r.fake]
+    found = compare(fakes, fakes)["figures"]
+    assert found["auc"] == {
+        **dict.fromkeys(("first", "second", "difference", "difference_95", "p")),
+    }
+    assert found["log_loss"]["difference"] == 0.0
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_mcnemar_is_the_exact_binomial_test(first_only, second_only):
+    from scipy.stats import binomtest
+
+    one = np.array([True] * first_only + [False] * second_only + [True, False], bool)
+    other = np.array([False] * first_only + [True] * second_only + [True, False], bool)
+    n = first_only + second_only
+    expected = binomtest(first_only, n).pvalue if n else 1.0
+    assert _mcnemar(one, other)["p"] == pytest.approx(expected, abs=1e-6)
+    assert math.isfinite(_mcnemar(one, other)["p"])

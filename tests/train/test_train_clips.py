@@ -1,0 +1,142 @@
+"""Scenes out of shards: who belongs to whom, and real and fake in the same square."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+
+from tellframe.bundle import load_bundle
+from tellframe.data.build import Workplace, build
+from tellframe.data.manifest import Video
+from tellframe.data.plan import plan_build
+from tellframe.errors import ConfigError, RecipeMismatchError
+from tellframe.recipe import Recipe
+from tellframe.train.clips import ClipSource, join, load_scenes, match_frames, require_room
+from tellframe.video import list_frames, read_frames
+
+MODEL = load_bundle().recipe
+WIDE = dataclasses.replace(MODEL, margin=0.7, crop_size=160, num_frames=6, crop_format="png")
+SIZE = 240
+
+
+@pytest.fixture(scope="module")
+def dataset(samples, make_video, tmp_path_factory) -> str:
+    """A real video, its fake with a dark mouth, an unchanged one, and a fake without original."""
+    folder = tmp_path_factory.mktemp("clips")
+    path = samples / "real.mp4"
+    frames = [f.image[::2, ::2] for f in read_frames(path, list_frames(path), range(12))]
+
+    def write(name: str, spoil) -> str:
+        def draw(number: int, *_size: int):
+            picture = frames[number].copy()
+            spoil(picture)
+            return picture
+
+        quality = {"crf": "10"}
+        make_video(folder / name, 12, size=(SIZE, SIZE), draw=draw, options=quality)
+        return str(folder / name)
+
+    def darken(picture) -> None:
+        picture[82:98, 105:140] //= 3
+
+    real, fake = write("real.mp4", lambda p: None), write("fake.mp4", darken)
+    videos = [
+        Video("real", real, label="REAL", group="g", split="train"),
+        Video("fake", fake, label="FAKE", original="real", group="g", split="train", method="dark"),
+        Video("same", real, label="FAKE", original="real", group="g", split="train", method="none"),
+        Video("lost", fake, label="FAKE", original="gone", group="h", split="train"),
+        Video("other", real, label="REAL", group="i", split="test"),
+    ]
+    build(plan_build(videos, WIDE), Workplace(str(folder / "faces")))
+    return str(folder / "faces")
+
+
+def test_a_real_and_its_fakes_are_one_scene(dataset):
+    scenes = {s.group: s for s in load_scenes([dataset], MODEL, split="train")}
+    assert set(scenes) == {"g", "h"}
+    assert scenes["g"].real.video == "real"
+    assert dict(zip(scenes["g"].methods, (r.video for r in scenes["g"].fakes), strict=True)) == {
+        "dark": "fake",
+        "none": "same",
+    }
+    assert (scenes["h"].real, scenes["h"].fakes[0].video) == (None, "lost")
+    with pytest.raises(ConfigError, match="'holdout'"):
+        load_scenes([dataset], MODEL, split="holdout")
+
+
+def test_a_pair_differs_where_the_fake_was_made(dataset):
+    (scene,) = (s for s in load_scenes([dataset], MODEL, split="train") if s.group == "g")
+    rng = np.random.default_rng(0)
+    sample = scene.pair(scene.methods.index("dark"), rng, 4)
+    assert sample.real.shape == sample.fake.shape == (4, 160, 160, 3)
+    gap = np.abs(sample.real.astype(int) - sample.fake).mean(axis=3)
+    for frame in range(4):
+        x, y = sample.landmarks[frame, 3:].mean(axis=0).astype(int)
+        mouth = gap[frame, y - 4 : y + 4, x - 4 : x + 4].mean()
+        assert mouth > 20
+        assert np.median(gap[frame]) < 4
+    left, top, right, bottom = sample.boxes[0]
+    assert 0 < left < right < 160
+    assert max(right - left, bottom - top) == pytest.approx(160 / 1.7, rel=0.05)
+
+
+def test_an_unchanged_fake_is_no_pair(dataset):
+    (scene,) = (s for s in load_scenes([dataset], MODEL, split="train") if s.group == "g")
+    assert scene.pair(scene.methods.index("none"), np.random.default_rng(0), 4) is None
+    alone = scene.alone(None, np.random.default_rng(0), 3)
+    assert alone.real is alone.fake
+    assert len(alone.real) == 3
+
+
+def test_frames_are_matched_by_time_and_place(dataset):
+    (scene,) = (s for s in load_scenes([dataset], MODEL, split="train") if s.group == "g")
+    real = scene.source.read(scene.real)
+    fake = scene.source.read(scene.fakes[0])
+    pairs = match_frames(real, fake)
+    assert pairs.tolist() == [[i, i] for i in range(6)]
+    assert not len(match_frames(real, dataclasses.replace(fake, times=fake.times + 1)))
+    assert not len(match_frames(real, dataclasses.replace(fake, boxes=fake.boxes + 500)))
+    same = join(real, real, pairs, WIDE.margin)
+    np.testing.assert_array_equal(same.real, same.fake)
+
+
+def test_boxes_that_differ_still_show_the_same_square(dataset):
+    """The same picture, cut at two boxes as detectors find them, comes together again."""
+    source = ClipSource(dataset)
+    (row,) = (r for r in source.rows() if r.video == "real")
+    real = source.read(row)
+    shifted = dataclasses.replace(real, boxes=real.boxes + np.float32(3), pixels=real.pixels.copy())
+    side = WIDE.crop_size / ((1 + WIDE.margin) * np.ptp(real.boxes[0][[1, 3]]))
+    shift = round(3 * side)
+    shifted.pixels[:, :-shift, :-shift] = real.pixels[:, shift:, shift:]
+    sample = join(real, shifted, np.array([[0, 0]]), WIDE.margin)
+    inner = (slice(20, 140), slice(20, 140))
+    gap = np.abs(sample.real[0][inner].astype(int) - sample.fake[0][inner])
+    assert gap.mean() < 4
+
+
+def test_a_source_travels_to_other_processes(dataset):
+    source = pickle.loads(pickle.dumps(ClipSource(dataset)))
+    row = source.rows()[0]
+    assert source.read(row) is source.read(row)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"margin": 0.05}, r"margin: 0\.05 against 0\.1"),
+        ({"min_face_size": 60}, "min_face_size: 60 against 40"),
+        ({"alignment": "stretch"}, "alignment: 'stretch'"),
+        ({"margin": 0.9, "crop_size": 512, "num_frames": 32, "crop_format": "png"}, ""),
+    ],
+)
+def test_the_model_must_fit_into_the_crops(change, message):
+    shards = Recipe.from_dict({**MODEL.to_dict(), **change})
+    if message:
+        with pytest.raises(RecipeMismatchError, match=message):
+            require_room(shards, MODEL, "faces")
+    else:
+        require_room(shards, MODEL, "faces")
