@@ -116,3 +116,10 @@ def test_the_command(tmp_path, capsys):
     assert "log loss: 17.61596 (clipped at 1e-15)" in out
     assert "log loss, not clipped: inf" in out
     assert "log loss of the best constant: 0.69315" in out
+
+
+def test_a_video_without_a_label_does_not_count():
+    found = score_submission({"a.mp4": 0.8, "b.mp4": 0.4, "c.mp4": 0.9}, TRUTH | {"c.mp4": None})
+    assert found == score_submission({"a.mp4": 0.8, "b.mp4": 0.4}, TRUTH) | {"unlabelled": 1}
+    with pytest.raises(DataError, match="all empty"):
+        score_submission({"c.mp4": 0.5}, {"c.mp4": None})

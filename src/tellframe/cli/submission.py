@@ -168,6 +168,8 @@ def run_score(options: argparse.Namespace) -> int:
     load_sklearn()
     found = score_submission(read_submission(options.submission), read_truth(options.labels))
     print(f"videos: {found['n']} ({found['n_fake']} FAKE)")
+    if found["unlabelled"]:
+        print(f"without a label, not counted: {found['unlabelled']}")
     print(f"log loss: {found['log_loss']:.5f} (clipped at {found['clip']:g})")
     print(f"log loss, not clipped: {found['log_loss_unclipped']:.5f}")
     print(f"log loss of the best constant: {found['log_loss_prior']:.5f}")

@@ -74,8 +74,8 @@ def read_submission(path: str | Path) -> dict[str, float]:
     return answers
 
 
-def read_truth(path: str | Path) -> dict[str, int]:
-    """Read labels by file name, 1 = FAKE.
+def read_truth(path: str | Path) -> dict[str, int | None]:
+    """Read labels by file name, 1 = FAKE; None for a video of a manifest that has no label.
 
     Args:
         path: DFDC's metadata.json, a manifest (.parquet), or a CSV with the columns filename (or
@@ -93,8 +93,11 @@ def read_truth(path: str | Path) -> dict[str, int]:
     else:
         named = [(name, label) for _, name, label in _read_pairs(path)]
     names = name_files(name for name, _ in named)
-    truth = {}
+    truth: dict[str, int | None] = {}
     for name, (_, label) in zip(names, named, strict=True):
+        if label == "" and text.endswith(".parquet"):
+            truth[name] = None
+            continue
         if str(label) not in _CLASSES:
             raise DataError(f"{path}: {name}: label {label!r}, expected REAL or FAKE, 0 or 1")
         truth[name] = _CLASSES[str(label)]
@@ -131,12 +134,19 @@ def _read_pairs(path: str | Path) -> list[tuple[int, str, str]]:
     return rows
 
 
-def score_submission(answers: Mapping[str, float], truth: Mapping[str, int]) -> dict[str, Any]:
+def score_submission(
+    answers: Mapping[str, float], truth: Mapping[str, int | None]
+) -> dict[str, Any]:
     """Score a submission.
 
+    Args:
+        answers: P(fake) by file name.
+        truth: labels by file name; where there is none, the answer does not count.
+
     Returns:
-        n, n_fake, log_loss (clipped at `CLIP`), log_loss_unclipped (inf where a certain answer is
-        wrong), log_loss_prior of the best constant, and auc; NaN where a class is missing.
+        n, n_fake, unlabelled, log_loss (clipped at `CLIP`), log_loss_unclipped (inf where a
+        certain answer is wrong), log_loss_prior of the best constant, and auc; NaN where a class
+        is missing.
 
     Raises:
         DataError: it lacks a file, or has one too many; the message names them.
@@ -151,13 +161,17 @@ def score_submission(answers: Mapping[str, float], truth: Mapping[str, int]) -> 
     ]
     if problems:
         raise DataError("the submission does not match the labels: " + "; ".join(problems))
-    fake = np.array([truth[name] for name in answers])
-    p = np.array([answers[name] for name in answers])
+    labelled = [name for name in answers if truth[name] is not None]
+    if not labelled:
+        raise DataError("the labels are all empty: nothing can be scored")
+    fake = np.array([truth[name] for name in labelled], dtype=np.int64)
+    p = np.array([answers[name] for name in labelled])
     with np.errstate(divide="ignore"):
         unclipped = -np.log(np.where(fake == 1, p, 1 - p))
     return {
         "n": len(fake),
         "n_fake": int(fake.sum()),
+        "unlabelled": len(answers) - len(labelled),
         "log_loss": log_loss(fake, p),
         "log_loss_unclipped": float(unclipped.mean()),
         "log_loss_prior": prior_log_loss(fake),

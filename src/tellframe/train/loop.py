@@ -62,6 +62,11 @@ def train(
         torch.set_num_threads(config.optim.threads)
     torch.manual_seed(config.optim.seed)
     train_data, val_data = load_data(config.data, config.recipe)
+    if config.optim.keep == "best" and not (val_data.videos or val_data.stills or val_data.clips):
+        raise ConfigError(
+            "[optim] keep = 'best': no group is held out to measure on; raise [data] validation, "
+            "name a validation_split, or keep the last"
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = build_model(config.model, config.recipe).to(memory_format=torch.channels_last)
     model = model.to(device)
@@ -90,9 +95,10 @@ def train(
         done = step + 1
         if done % config.optim.validate_every == 0 or done == last:
             measured = validate(mean_model, val_data, config)
-            log(step, measured)
-            if measured and progress.note(measured["log_loss"], config.optim.patience):
-                save_best(folder, config, mean_model, done)
+            if measured:
+                log(step, measured)
+                if progress.note(measured["log_loss"], config.optim.patience):
+                    save_best(folder, config, mean_model, done)
         if done % config.optim.checkpoint_every == 0 or done == last:
             save_checkpoint(folder, config, model, mean_model, optimizer, done, progress)
     return mean_model
