@@ -122,20 +122,27 @@ def test_two_ray_nodes_build_the_same_even_if_one_is_lost(videos, undisturbed, t
 
 
 def test_kill_at_any_moment_loses_and_doubles_nothing(manifest, undisturbed, tmp_path):
-    """Ten kills, of the whole process group or of the parent alone, then a run to the end."""
-    seed = int(os.environ.get("TELLFRAME_KILL_SEED", "0"))
-    rng, survived = random.Random(seed), 0
-    for number in range(10):
-        process = subprocess.Popen(command(manifest, tmp_path), start_new_session=True)
+    """Ten kills, of the whole process group or of the parent alone, each followed by a resume."""
+    rng, kills, folder = random.Random(0), 0, 0
+    begin = time.monotonic()
+    assert subprocess.run(command(manifest, tmp_path / "whole"), check=False).returncode == 3
+    whole = time.monotonic() - begin
+    while kills < 10:
+        assert folder < 30, "builds end before they can be killed"
+        target = tmp_path / str(folder)
+        process = subprocess.Popen(command(manifest, target), start_new_session=True)
         try:
-            survived += process.wait(timeout=rng.uniform(0.5, 4.0)) is not None
+            assert process.wait(timeout=rng.uniform(0.1, 0.9) * whole) == 3
         except subprocess.TimeoutExpired:
-            group = number % 2 == 0
+            group = kills % 2 == 0
             (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
             process.wait()
-    assert survived < 10, "no build was killed; the times are too long for this machine"
-    assert subprocess.run(command(manifest, tmp_path), check=False).returncode == 3
-    assert content(tmp_path) == content(undisturbed)
+            kills += 1
+        else:  # done, whatever came before; go on with another
+            assert content(target) == content(undisturbed)
+            folder += 1
+    assert subprocess.run(command(manifest, target), check=False).returncode == 3
+    assert content(target) == content(undisturbed)
 
 
 def test_two_workers_at_once(manifest, undisturbed, tmp_path):

@@ -67,11 +67,13 @@ def add_bench(verbs: Any) -> None:
         verbs,
         run_bench,
         "bench",
-        "time detect or build beside a bare decode of the same files",
+        "time detect and build beside a bare decode, train beside a bare loop",
         "tellframe bench detect video.mp4 --rounds 7",
     )
-    parser.add_argument("what", choices=("detect", "build"), help="what to time")
-    parser.add_argument("videos", nargs="*", type=Path, metavar="VIDEO")
+    parser.add_argument("what", choices=("detect", "build", "train"), help="what to time")
+    parser.add_argument(
+        "videos", nargs="*", type=Path, metavar="VIDEO|CONFIG.toml", help="train: its configuration"
+    )
     parser.add_argument(
         "--portrait", type=Path, metavar="VIDEO", help="make a 10 s 1080p video with this face"
     )
@@ -84,6 +86,8 @@ def add_bench(verbs: Any) -> None:
 
 def run_bench(options: argparse.Namespace) -> int:
     """Run the verb; return the exit status."""
+    if options.what == "train":
+        return _run_bench_train(options)
     import tempfile
 
     from tellframe.bench import bench_build, bench_detect, make_video
@@ -107,4 +111,18 @@ def run_bench(options: argparse.Namespace) -> int:
         else:
             results = [bench_detect(detector, video, options.rounds) for video in videos]
     print(json.dumps(results, indent=2))
+    return status.DONE
+
+
+def _run_bench_train(options: argparse.Namespace) -> int:
+    if len(options.videos) != 1:
+        raise UsageError("bench train: give one training configuration")
+    from tellframe.cli.training import need_train
+
+    need_train("bench train")
+    from tellframe.train.bench import bench_train
+    from tellframe.train.config import load_config
+
+    result = bench_train(load_config(options.videos[0]), rounds=options.rounds)
+    print(json.dumps(result, indent=2))
     return status.DONE

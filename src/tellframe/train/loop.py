@@ -58,8 +58,7 @@ def train(
         raise ConfigError(f"{folder}: holds a checkpoint; add --resume, or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     keep_memory()
-    if config.optim.threads:
-        torch.set_num_threads(config.optim.threads)
+    use_threads(config.optim)
     torch.manual_seed(config.optim.seed)
     train_data, val_data = load_data(config.data, config.recipe)
     if config.optim.keep == "best" and not (val_data.videos or val_data.stills or val_data.clips):
@@ -274,6 +273,12 @@ def _pair_metrics(pairs: np.ndarray[Any, Any]) -> dict[str, float]:
         "ranked": float(rank_pairs(pairs[:, 0], pairs[:, 1]).mean()),
         "log_loss": log_loss(labels, Calibration().probability(flat)),
     }
+
+
+def use_threads(config: OptimConfig) -> None:
+    """Set the number of torch's threads, where one is asked for."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
 
 
 def keep_memory() -> None:
