@@ -328,8 +328,8 @@ def test_a_manifest_is_submitted_and_scored(manifest, tmp_path, capsys):
     some = tmp_path / "some.parquet"
     from tellframe.data.manifest import read_manifest
 
-    write_manifest([v for v in read_manifest(manifest) if v.video in ("real0.mp4", "fake0.mp4")],
-                   some)  # fmt: skip
+    wanted = ("real0.mp4", "fake0.mp4")
+    write_manifest([v for v in read_manifest(manifest) if v.video in wanted], some)
     target = tmp_path / "submission.csv"
     options = ("--workers", "1", "--quiet", "-o", str(target))
     assert run(["submit", "frame_lite0", str(some), *options]) == 0
@@ -339,7 +339,7 @@ def test_a_manifest_is_submitted_and_scored(manifest, tmp_path, capsys):
     assert "videos: 2 (1 FAKE)" in out
     assert "ROC-AUC: 1.00000" in out
     assert run(["score", str(target), str(manifest)]) == 2
-    assert "label ''" in capsys.readouterr().err
+    assert "7 files are missing: broken.mp4" in capsys.readouterr().err
 
 
 def test_names_that_are_there_twice_are_found_before_the_work(samples, folder, capsys):
