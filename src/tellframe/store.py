@@ -414,13 +414,3 @@ def split_location(location: str | Path) -> tuple[str, str]:
         return f"{scheme}://{bucket}", key.lstrip("/")
     path = Path(text)
     return str(path.parent), path.name
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove files that a killed process left half-written, where files without a name are unknown.
-
-    Only when nobody else writes there.
-    """
-    for path in folder.rglob(f"{_PART}*"):
-        with suppress(OSError):
-            path.unlink()

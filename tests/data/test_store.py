@@ -21,7 +21,6 @@ from tellframe.store import (
     FolderStore,
     is_remote,
     open_store,
-    remove_leftovers,
     split_location,
 )
 
@@ -192,9 +191,8 @@ def test_a_writer_killed_half_way_leaves_nothing_to_see(place, request):
     store = open_store(place)
     assert (store.list_files(), store.exists("a")) == ({}, False)
     if not is_remote(place):
+        # Where files without a name are unknown, one of a hidden name stays, seen by nobody.
         assert len(list(Path(place).rglob("*"))) == plain
-        remove_leftovers(Path(place))
-        assert list(Path(place).rglob("*")) == []
     assert store.put_if_absent("a", b"x")
 
 
