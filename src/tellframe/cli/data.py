@@ -8,10 +8,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from tellframe.cli import status
-from tellframe.cli.options import add_recipe_options, add_verb, load_recipe
+from tellframe.cli.options import add_recipe_options, add_verb, follow, load_recipe, num_workers
 from tellframe.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 SHOWN = 3
 """Problems of each kind that are shown."""
-_REPORT_SECONDS: Final = 5.0
 
 
 def add_index(verbs: Any) -> None:
@@ -214,7 +213,6 @@ def run_eda(options: argparse.Namespace) -> int:
     from tellframe.data.eda_page import Album, write_page
     from tellframe.data.manifest import read_manifest
     from tellframe.report.drawing import load_matplotlib
-    from tellframe.runtime import usable_cores
 
     load_matplotlib()  # to find out now, and not after hours of work, that it is missing
     for target in (options.output, options.json):
@@ -222,10 +220,11 @@ def run_eda(options: argparse.Namespace) -> int:
             target.absolute().parent.mkdir(parents=True, exist_ok=True)
     videos, recipe = read_manifest(options.manifest), load_recipe(options)
     sample = draw_sample(videos, options.sample, options.seed)
-    workers = options.workers if options.workers > 0 else usable_cores()
+    workers = num_workers(options)
     looks = look_at(sample, recipe, workers=workers, endpoint=options.endpoint)
     album = Album()
-    kept = [album.add(look) for look in _follow(looks, len(sample), options.quiet)]
+    complaining = _complaining(looks, options.quiet)
+    kept = [album.add(look) for look in follow(complaining, len(sample), options.quiet)]
     facts = describe(videos, kept, recipe, asked=options.sample, seed=options.seed)
     write_page(facts, album, options.output, name=options.manifest.name)
     if options.json:
@@ -235,14 +234,9 @@ def run_eda(options: argparse.Namespace) -> int:
     return status.DONE if read else status.NONE_ANALYSED
 
 
-def _follow(looks: Iterator[Look], total: int, quiet: bool) -> Iterator[Look]:
-    """Say what goes wrong, and every few seconds how far the work is."""
-    begin = shown = time.monotonic()
-    for done, look in enumerate(looks, 1):
-        yield look
-        now = time.monotonic()
+def _complaining(looks: Iterator[Look], quiet: bool) -> Iterator[Look]:
+    """Say what goes wrong."""
+    for look in looks:
         if look.record.message and not quiet:
             _say(f"{look.record.outcome}: {look.record.message}")
-        if (now - shown >= _REPORT_SECONDS or done == total) and not quiet:
-            _say(f"[{done}/{total}] {(now - begin) / done * (total - done):.0f} s left")
-            shown = now
+        yield look

@@ -5,23 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from tellframe.cli import status
-from tellframe.cli.options import add_model_options, add_verb, load_detector
+from tellframe.cli.options import add_model_options, add_verb, follow, load_detector, num_workers
 from tellframe.errors import UsageError
 
 if TYPE_CHECKING:
     from tellframe.bundle import Bundle
     from tellframe.detector import Detector
     from tellframe.evaluate.report import Result, Run
-
-_REPORT_SECONDS = 5.0
-Item = TypeVar("Item")
 
 
 def add_evaluate(verbs: Any) -> None:
@@ -177,7 +171,6 @@ def _score(options: argparse.Namespace, detector: Detector) -> Result:
     from tellframe.evaluate.report import Result, Run
     from tellframe.evaluate.score import score_source, score_stills
     from tellframe.evaluate.sources import open_source
-    from tellframe.runtime import usable_cores
 
     source, split = open_source(
         options.source,
@@ -186,7 +179,7 @@ def _score(options: argparse.Namespace, detector: Detector) -> Result:
         manifest=options.manifest,
         endpoint=options.endpoint,
     )
-    workers = options.workers if options.workers > 0 else usable_cores()
+    workers = num_workers(options)
     scored = list(follow(score_source(source, detector, workers), len(source.rows), options.quiet))
     if options.stills:
         scored += score_stills(detector, options.stills)
@@ -207,19 +200,6 @@ def _score(options: argparse.Namespace, detector: Detector) -> Result:
 def name_model(bundle: Bundle) -> str:
     """Return a name that tells a bundle from others: of its graph, not of its calibration."""
     return f"{bundle.name} {bundle.version} {bundle.sha256[:12]}"
-
-
-def follow(rows: Iterator[Item], total: int, quiet: bool) -> Iterator[Item]:
-    """Pass rows on; say every few seconds how far the work is."""
-    begin = shown = time.monotonic()
-    with closing(rows):  # type: ignore[type-var]
-        for done, row in enumerate(rows, 1):
-            yield row
-            now = time.monotonic()
-            if not quiet and (now - shown >= _REPORT_SECONDS or done == total):
-                left = (now - begin) / done * (total - done)
-                print(f"[{done}/{total}] {left:.0f} s left", file=sys.stderr, flush=True)
-                shown = now
 
 
 def require_same_model(run: Run, bundle: Bundle) -> None:

@@ -1,16 +1,24 @@
-"""What several verbs share: how a verb is added, and how a detector is chosen."""
+"""What several verbs share: how a verb is added, a detector chosen, and progress shown."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tellframe.errors import UsageError
 
 if TYPE_CHECKING:
     from tellframe.detector import Detector
     from tellframe.recipe import Recipe
+
+Item = TypeVar("Item")
+
+REPORT_SECONDS: Final = 5.0
+"""How often long work says how far it is."""
 
 
 def add_verb(
@@ -103,3 +111,24 @@ def load_detector(options: argparse.Namespace, *, keep_evidence: bool = False) -
         keep_evidence=keep_evidence,
         **{k: v for k, v in overrides.items() if v is not None},
     )
+
+
+def num_workers(options: argparse.Namespace) -> int:
+    """Return the worker processes that --workers asks for; by itself one a core."""
+    from tellframe.runtime import usable_cores
+
+    asked: int = options.workers
+    return asked if asked > 0 else usable_cores()
+
+
+def follow(rows: Iterator[Item], total: int, quiet: bool) -> Iterator[Item]:
+    """Pass rows on; say every few seconds how far the work is."""
+    begin = shown = time.monotonic()
+    with closing(rows):  # type: ignore[type-var]
+        for done, row in enumerate(rows, 1):
+            yield row
+            now = time.monotonic()
+            if not quiet and (now - shown >= REPORT_SECONDS or done == total):
+                left = (now - begin) / done * (total - done)
+                print(f"[{done}/{total}] {left:.0f} s left", file=sys.stderr, flush=True)
+                shown = now

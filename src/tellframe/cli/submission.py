@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tellframe.cli import status
 from tellframe.cli.detect import find_videos
-from tellframe.cli.evaluation import add_work_options, follow, require_same_model
-from tellframe.cli.options import add_verb
+from tellframe.cli.evaluation import add_work_options, require_same_model
+from tellframe.cli.options import add_verb, follow, num_workers
 from tellframe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -131,12 +131,11 @@ def _from_scores(path: Path, bundle: Bundle) -> list[Answer]:
 def _judge(videos: Sequence[Video], options: argparse.Namespace) -> list[Answer]:
     from tellframe.detector import load
     from tellframe.evaluate.score import judge_videos
-    from tellframe.runtime import usable_cores
 
     if not videos:
         raise UsageError("no video was found")
     detector = load(options.bundle, threads=options.threads, keep_evidence=False)
-    workers = options.workers if options.workers > 0 else usable_cores()
+    workers = num_workers(options)
     judged = follow(
         judge_videos(detector, videos, workers, options.endpoint), len(videos), options.quiet
     )

@@ -99,9 +99,14 @@ def store_clip(clip: Clip, recipe: Recipe) -> StoredClip:
             "recipe_digest": clip.recipe_digest,
         },
         pictures=tuple((int(i), _encode(clip.pixels[i], recipe)) for i in seen),
-        brightness=round(float((pixels.mean(axis=(0, 1, 2)) @ LUMA) if len(seen) else 0.0), 2),
+        brightness=measure_luma(pixels) if len(seen) else 0.0,
         face_size=round(clip.face_size, 2),
     )
+
+
+def measure_luma(crops: NDArray[np.uint8]) -> float:
+    """Return the mean luma, 0 to 255, of crops of shape (N, S, S, 3), N at least 1."""
+    return round(float(crops.mean(axis=(0, 1, 2)) @ LUMA), 2)
 
 
 def _encode(picture: NDArray[np.uint8], recipe: Recipe) -> bytes:

@@ -24,7 +24,7 @@ from tellframe.data.cut import (
     load_cutter,
 )
 from tellframe.data.manifest import Video
-from tellframe.data.shards import LUMA, ClipRow, read_clip
+from tellframe.data.shards import ClipRow, measure_luma, read_clip
 from tellframe.detector import Detector
 from tellframe.errors import ConfigError
 from tellframe.evaluate.rows import Judgement, Row
@@ -153,11 +153,6 @@ def judge_clips(detector: Detector, record: VideoRecord, clips: Sequence[Clip]) 
         brightness=measure_luma(clips[worst].pixels[clips[worst].valid]),
         face_size=clips[worst].face_size,
     )
-
-
-def measure_luma(crops: NDArray[np.uint8]) -> float:
-    """Return the mean luma, 0 to 255, of crops of shape (N, S, S, 3)."""
-    return round(float(crops.mean(axis=(0, 1, 2)) @ LUMA), 2)
 
 
 def score_stills(detector: Detector, path: str | Path) -> Iterator[Row]:

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from tellframe.errors import UsageError
-from tellframe.train.batches import PairBatches, open_batches
+from tellframe.train.batches import open_batches
 from tellframe.train.config import TrainConfig
 from tellframe.train.data import load_data
 from tellframe.train.loop import (
+    build_batches,
     build_optimizer,
     keep_memory,
     learning_rate,
-    num_cells,
     train_step,
     use_threads,
 )
@@ -52,14 +52,7 @@ def bench_train(
     model = build_model(config.model, config.recipe).to(memory_format=torch.channels_last)
     mean_model = build_model(config.model, config.recipe)
     optimizer = build_optimizer(model, config.optim)
-    batches = PairBatches(
-        data,
-        config.batch,
-        config.recipe,
-        num_cells(model, config),
-        config.optim.seed,
-        config.augment,
-    )
+    batches = build_batches(data, model, config)
     model.train()
     loader = iter(open_batches(batches, 0, (rounds + 1) * steps, workers))
     clips = 2 * config.batch.num_pairs

@@ -20,6 +20,7 @@ from tellframe.data.manifest import require_no_leak
 from tellframe.data.shards import ClipRow, read_clip
 from tellframe.data.verify import read_index, read_recipe
 from tellframe.errors import ConfigError, RecipeMismatchError
+from tellframe.faces.boxes import overlaps
 from tellframe.recipe import Recipe
 from tellframe.store import Store, open_store
 from tellframe.train.augment import Points, Sample, find_swapped
@@ -202,17 +203,10 @@ def match_frames(real: Clip, fake: Clip) -> NDArray[np.int64]:
     for i in np.flatnonzero(real.valid):
         j = int(np.abs(fake.times - real.times[i]).argmin())
         near = abs(fake.times[j] - real.times[i]) <= SAME_TIME
-        if fake.valid[j] and near and _overlap(real.boxes[i], fake.boxes[j]) >= MIN_OVERLAP:
+        shared = overlaps(real.boxes[i : i + 1], fake.boxes[j : j + 1])[0, 0]
+        if fake.valid[j] and near and shared >= MIN_OVERLAP:
             pairs.append((i, j))
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
-
-
-def _overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Return the intersection over union of two boxes."""
-    width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    shared = max(float(width), 0.0) * max(float(height), 0.0)
-    areas = [float((c[2] - c[0]) * (c[3] - c[1])) for c in (a, b)]
-    return shared / max(sum(areas) - shared, 1e-9)
 
 
 def _draw(candidates: NDArray[np.int64], rng: np.random.Generator, count: int) -> NDArray[np.int64]:

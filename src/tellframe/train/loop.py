@@ -77,14 +77,7 @@ def train(
     first, progress = 0, Progress()
     if resume:
         first, progress = load_checkpoint(folder, config, model, mean_model, optimizer)
-    batches = PairBatches(
-        train_data,
-        config.batch,
-        config.recipe,
-        num_cells(model, config),
-        config.optim.seed,
-        config.augment,
-    )
+    batches = build_batches(train_data, model, config)
     last = min(config.optim.stop or config.optim.steps, config.optim.steps)
     log = _logger(folder / "log.jsonl", last, 2 * config.batch.num_pairs, first)
     model.train()
@@ -101,6 +94,17 @@ def train(
         if done % config.optim.checkpoint_every == 0 or done == last:
             save_checkpoint(folder, config, model, mean_model, optimizer, done, progress)
     return mean_model
+
+
+def build_batches(data: TrainingData, model: ClipModel, config: TrainConfig) -> PairBatches:
+    """Return the batches that a configuration asks for.
+
+    Raises:
+        ConfigError: the data has nothing that it asks for.
+    """
+    cells = num_cells(model, config)
+    seed = config.optim.seed
+    return PairBatches(data, config.batch, config.recipe, cells, seed, config.augment)
 
 
 def train_step(
