@@ -152,7 +152,8 @@ def test_a_page_of_one_class_or_of_nothing_scored(rows, few_resamples, keep):
 def test_a_page_of_crops_alone(rows, few_resamples):
     crops = tuple(dataclasses.replace(r, still=True, source="crops") for r in rows())
     facts = build_report([Result(RUN, crops)])
-    assert list(facts["results"][0]["sets"]) == ["crops"]
+    unseen = "crops of the groups that calibration did not see"
+    assert list(facts["results"][0]["sets"]) == ["crops", unseen]
     elements_of(draw_page(facts))
 
 

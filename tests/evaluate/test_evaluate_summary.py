@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("sklearn", reason="needs the extra: pip install 'tellframe[data]'")
 
 from tellframe.evaluate.metrics import measure
+from tellframe.evaluate.rows import in_calibration_half
 from tellframe.evaluate.strata import find_strata
 from tellframe.evaluate.summary import (
     draw_weights,
@@ -118,10 +119,14 @@ def test_tables_have_videos_sources_and_crops(row, few_resamples):
     found = tables([*rows, *crops])
     assert list(found) == [
         "all videos",
-        "all videos of the groups that calibration did not see",
         "s",
         "crops",
+        "all videos of the groups that calibration did not see",
+        "crops of the groups that calibration did not see",
     ]
+    unseen = found["crops of the groups that calibration did not see"]["n"]
+    assert unseen == sum(not in_calibration_half(r.group) for r in crops)
+    assert 0 < unseen < 18
     assert found["all videos"]["n"] == found["crops"]["n"] == 18
     text = markdown(found)
     assert "| s | 18 (9) | 1.000 | 1.000 (1.00-1.00)" in text
@@ -132,10 +137,17 @@ def test_tables_have_videos_sources_and_crops(row, few_resamples):
 
 def test_strata(rows, few_resamples):
     some = rows(120)
-    found = find_strata([*some, dataclasses.replace(some[0], still=True)])
+    crops = [dataclasses.replace(some[0], still=True, brightness=b) for b in (10.0, 50.0, 55.0)]
+    found = find_strata([*some, *crops])
+    assert [(s["name"], s["n"]) for s in found["crops_brightness"]] == [
+        ("below 40", 1),
+        ("40 to 60", 2),
+    ]
     names = {kind: [s["name"] for s in strata] for kind, strata in found.items()}
     assert names["people"] == ["1", "2", "3", "4 or more"]
-    assert names["brightness"] == ["below 60", "60 to 90", "90 to 120", "120 and above"]
+    assert names["brightness"] == [
+        *("below 40", "40 to 60", "60 to 90", "90 to 120", "120 and above"),
+    ]
     assert names["face_size"][0] == "below 48"
     assert names["face_size"][-1] == "224 and above"
     assert names["codec"] == ["h264", "hevc"]
@@ -165,7 +177,7 @@ def test_what_divides_nothing_is_no_stratum(row, few_resamples):
 
 @pytest.mark.parametrize(
     ("brightness", "name"),
-    [(0.0, "below 60"), (59.99, "below 60"), (60.0, "60 to 90"), (255.0, "120 and above")],
+    [(0.0, "below 40"), (59.99, "40 to 60"), (60.0, "60 to 90"), (255.0, "120 and above")],
 )
 def test_edges_of_strata(row, few_resamples, brightness, name):
     rows = [row(True, 1.0, brightness=brightness), row(True, 1.0, brightness=100.0)]

@@ -140,3 +140,14 @@ def test_the_model_must_fit_into_the_crops(change, message):
             require_room(shards, MODEL, "faces")
     else:
         require_room(shards, MODEL, "faces")
+
+
+def test_a_fake_that_lies_off_its_real_is_moved_back(dataset):
+    source = ClipSource(dataset)
+    (row,) = (r for r in source.rows() if r.video == "real")
+    real = source.read(row)
+    moved = dataclasses.replace(real, pixels=np.roll(real.pixels, -6, axis=2))
+    pairs = np.array([[i, i] for i in range(6)])
+    sample = join(real, moved, pairs, WIDE.margin)
+    inner = (slice(None), slice(10, 150), slice(10, 150))
+    np.testing.assert_allclose(sample.real[inner], sample.fake[inner], atol=1)

@@ -9,8 +9,8 @@ from typing import Any, Final
 from tellframe.evaluate.rows import Row
 from tellframe.evaluate.summary import Figures, summarise
 
-BRIGHTNESS: Final = (0, 60, 90, 120, 256)
-"""Edges of mean luma; below the first, frames are brightened before faces are looked for."""
+BRIGHTNESS: Final = (0, 40, 60, 90, 120, 256)
+"""Edges of mean luma, 0 to 255; many videos of DFDC lie below the first."""
 FACE_SIZE: Final = (0, 48, 80, 128, 224, 1e9)
 """Edges in pixels: 48 is the smallest face that is judged, 224 the size of the shipped crops."""
 MOST_FACES: Final = 4
@@ -23,12 +23,13 @@ def find_strata(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
     A method's stratum is its fakes with all reals of their source: a method has no reals.
 
     Args:
-        rows: scored; single crops are passed over.
+        rows: scored; single crops have a kind of their own.
 
     Returns:
         By kind of stratum, rows with a name and the figures of `summarise`.
     """
     videos = [r for r in rows if not r.still]
+    crops = [r for r in rows if r.still]
     found = {
         "people": _divide(videos, _people),
         "brightness": _divide(videos, lambda r: _between(r.brightness, BRIGHTNESS)),
@@ -37,6 +38,7 @@ def find_strata(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
         "source": _divide(videos, lambda r: (0.0, r.source)),
         "method": list(_methods(videos)),
         "part": _divide(videos, lambda r: (0.0, r.part)),
+        "crops_brightness": _divide(crops, lambda r: _between(r.brightness, BRIGHTNESS)),
     }
     return {kind: strata for kind, strata in found.items() if strata}
 

@@ -32,7 +32,7 @@ NOT_SCORED: Final = 0.5
 """What a video without a score is taken to be said of, where it counts: it claims nothing, and
 needs no knowledge of how common fakes are. `tellframe submit` says the same by default."""
 ALL: Final = "all videos"
-UNSEEN: Final = "all videos of the groups that calibration did not see"
+UNSEEN: Final = "{} of the groups that calibration did not see"
 _CHUNK: Final = 2**22
 """Weights that are held at a time."""
 
@@ -187,10 +187,11 @@ def _rounded(value: float) -> float | None:
 
 def tables(rows: Sequence[Row]) -> dict[str, Figures]:
     """Return the figures overall, by source, and of the groups that calibration did not see."""
-    videos = [r for r in rows if not r.still]
-    sets = {ALL: videos, UNSEEN: [r for r in videos if not in_calibration_half(r.group)]}
+    sets: dict[str, list[Row]] = {ALL: [r for r in rows if not r.still]}
     for row in rows:
         sets.setdefault(row.source, []).append(row)
+    for name in [ALL, *sorted({r.source for r in rows if r.still})]:
+        sets[UNSEEN.format(name)] = [r for r in sets[name] if not in_calibration_half(r.group)]
     return {name: summarise(members) for name, members in sets.items() if members}
 
 

@@ -34,6 +34,7 @@ STRATA: Final = {
         "The fakes of one method with all reals of their source: a method has no reals.",
     ),
     "part": ("By part", "Part of the data set: a zip or a folder."),
+    "crops_brightness": ("Single crops by brightness", "Mean luma, 0 to 255, of the crop."),
 }
 """Title and remark of every kind of stratum."""
 

@@ -24,6 +24,7 @@ from tellframe.faces.boxes import overlaps
 from tellframe.recipe import Recipe
 from tellframe.store import Store, open_store
 from tellframe.train.augment import Points, Sample, find_swapped
+from tellframe.train.shift import measure_shift
 from tellframe.types import Clip
 
 FREE: Final = frozenset({"margin", "crop_size", "crop_format", "crop_quality", "num_frames"})
@@ -33,6 +34,8 @@ MIN_OVERLAP: Final = 0.3
 """Intersection over union of the boxes of the same person in a real video and in its fake."""
 SAME_TIME: Final = 0.02
 """Seconds between a frame of a real video and the same frame of its fake."""
+SHIFT_FRAMES: Final = 8
+"""Frames of a pair, about, that tell how far the whole fake is moved."""
 KEPT_CLIPS: Final = 64
 """Clips kept decoded in every process that prepares batches."""
 
@@ -243,6 +246,8 @@ def _inside(
 def join(real: Clip, fake: Clip, pairs: NDArray[np.int64], margin: float) -> Sample:
     """Bring the crops of a real clip and of its fake into the same squares of the video.
 
+    A fake that lies a few pixels off its real as a whole is moved back.
+
     Args:
         real: the real clip.
         fake: the fake clip.
@@ -256,11 +261,15 @@ def join(real: Clip, fake: Clip, pairs: NDArray[np.int64], margin: float) -> Sam
     common = own[0].copy()
     shift = np.abs(own[1][:, :2] - own[0][:, :2]).max(axis=1)
     common[:, 2] = np.minimum(own[0][:, 2], own[1][:, 2] - 2 * shift).clip(min=own[0][:, 2] / 2)
-    halves = [
-        _warp(clip.pixels[at], cut, common, size)
-        for clip, at, cut in ((real, mine, own[0]), (fake, theirs, own[1]))
-    ]
-    return Sample(halves[0], halves[1], *_inside(real, mine, common, size))
+    reals = _warp(real.pixels[mine], own[0], common, size)
+    fakes = _warp(fake.pixels[theirs], own[1], common, size)
+    few = slice(None, None, max(1, len(pairs) // SHIFT_FRAMES))
+    shift = measure_shift(zip(reals[few], fakes[few], strict=True))
+    if shift.any():
+        moved = common.copy()
+        moved[:, :2] += shift * common[:, 2:] / size
+        fakes = _warp(fake.pixels[theirs], own[1], moved, size)
+    return Sample(reals, fakes, *_inside(real, mine, common, size))
 
 
 def _warp(

@@ -26,6 +26,7 @@ from tellframe.recipe import Recipe
 from tellframe.train.augment import UNSWAPPED, Image, Points, Sample, find_swapped
 from tellframe.train.clips import ClipScene, load_scenes
 from tellframe.train.config import DataConfig
+from tellframe.train.shift import MAX_SPREAD, MIN_RESPONSE, MIN_SHIFT, measure_shift, move
 from tellframe.types import Face
 from tellframe.video import list_frames, read_frames, sample_uniform
 
@@ -187,7 +188,10 @@ def _video_scenes(
         if not reals:
             continue
         fakes = [r for r in members if r.fake]
-        content = [(r.path, r.method, _size(root / r.path)) for r in [reals[0], *fakes]]
+        content = (
+            [(r.path, r.method, _size(root / r.path)) for r in [reals[0], *fakes]],
+            ("moved back", MIN_SHIFT, MAX_SPREAD, MIN_RESPONSE),
+        )
         key = _cache_key(name, content, config, recipe)
         cached = Path(config.cache) / f"{key}.npz"
         if not cached.exists():
@@ -256,7 +260,8 @@ def _cut_scene(
         shared = [i for i in found if i in other and other[i].shape == pictures[i].shape]
         if shared and len(shared) >= len(found) // 2:
             found = {i: found[i] for i in shared}
-            others.append(other)
+            shift = measure_shift((pictures[i], other[i]) for i in shared)
+            others.append({i: move(other[i][None], shift)[0] for i in shared})
             methods.append(fake.method)
     sides = [f.size * (1 + CONTEXT) for f in found.values()]
     side = round(float(np.median(sides))) if sides else 1
