@@ -15,11 +15,13 @@ from tellframe.data.plan import plan_build
 from tellframe.errors import ConfigError, RecipeMismatchError
 from tellframe.recipe import Recipe
 from tellframe.train.clips import ClipSource, join, load_scenes, match_frames, require_room
+from tellframe.train.shift import measure_shift
 from tellframe.video import list_frames, read_frames
 
 MODEL = load_bundle().recipe
 WIDE = dataclasses.replace(MODEL, margin=0.7, crop_size=160, num_frames=6, crop_format="png")
 SIZE = 240
+NO_SHIFT = np.zeros(2, dtype=np.int64)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def test_frames_are_matched_by_time_and_place(dataset):
     assert pairs.tolist() == [[i, i] for i in range(6)]
     assert not len(match_frames(real, dataclasses.replace(fake, times=fake.times + 1)))
     assert not len(match_frames(real, dataclasses.replace(fake, boxes=fake.boxes + 500)))
-    same = join(real, real, pairs, WIDE.margin)
+    same = join(real, real, pairs, WIDE.margin, NO_SHIFT)
     np.testing.assert_array_equal(same.real, same.fake)
 
 
@@ -112,7 +114,7 @@ def test_boxes_that_differ_still_show_the_same_square(dataset):
     side = WIDE.crop_size / ((1 + WIDE.margin) * np.ptp(real.boxes[0][[1, 3]]))
     shift = round(3 * side)
     shifted.pixels[:, :-shift, :-shift] = real.pixels[:, shift:, shift:]
-    sample = join(real, shifted, np.array([[0, 0]]), WIDE.margin)
+    sample = join(real, shifted, np.array([[0, 0]]), WIDE.margin, NO_SHIFT)
     inner = (slice(20, 140), slice(20, 140))
     gap = np.abs(sample.real[0][inner].astype(int) - sample.fake[0][inner])
     assert gap.mean() < 4
@@ -121,7 +123,19 @@ def test_boxes_that_differ_still_show_the_same_square(dataset):
 def test_a_source_travels_to_other_processes(dataset):
     source = pickle.loads(pickle.dumps(ClipSource(dataset)))
     row = source.rows()[0]
-    assert source.read(row) is source.read(row)
+    np.testing.assert_array_equal(source.read(row).pixels, ClipSource(dataset).read(row).pixels)
+
+
+def test_only_the_frames_that_are_asked_for_are_decoded(dataset, monkeypatch):
+    source = ClipSource(dataset)
+    row = source.rows()[0]
+    whole = source.read(row)
+    monkeypatch.setattr(source, "_read_bytes", None)  # stored bytes are read once
+    some = source.read(row, [4, 1])
+    np.testing.assert_array_equal(some.pixels[[1, 4]], whole.pixels[[1, 4]])
+    assert not some.pixels[[0, 2, 3, 5]].any()
+    np.testing.assert_array_equal(some.valid, whole.valid)
+    np.testing.assert_array_equal(some.boxes, whole.boxes)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +162,9 @@ def test_a_fake_that_lies_off_its_real_is_moved_back(dataset):
     real = source.read(row)
     moved = dataclasses.replace(real, pixels=np.roll(real.pixels, -6, axis=2))
     pairs = np.array([[i, i] for i in range(6)])
-    sample = join(real, moved, pairs, WIDE.margin)
+    apart = join(real, moved, pairs, WIDE.margin, NO_SHIFT)
+    shift = measure_shift(zip(apart.real, apart.fake, strict=True))
+    assert shift.tolist() == [-6, 0]
+    sample = join(real, moved, pairs, WIDE.margin, shift)
     inner = (slice(None), slice(10, 150), slice(10, 150))
     np.testing.assert_allclose(sample.real[inner], sample.fake[inner], atol=1)

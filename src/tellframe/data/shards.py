@@ -12,6 +12,7 @@ import io
 import json
 import re
 import tarfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
@@ -172,15 +173,32 @@ def read_clip(store: Store, row: ClipRow, recipe: Recipe) -> Clip:
         StoreError: the shard cannot be read.
         DataError: it does not hold the clip that the index says.
     """
+    return parse_clip(read_bytes(store, row), row, recipe)
+
+
+def read_bytes(store: Store, row: ClipRow) -> bytes:
+    """Read the members of one clip; arguments and errors as for `read_clip`."""
     if not 0 <= row.offset < 2**40 or not 0 < row.size < _LARGEST:
         raise _mismatch(row, f"{row.size} bytes from {row.offset} on")
-    return parse_clip(store.get_range(row.shard, row.offset, row.size), row, recipe)
+    return store.get_range(row.shard, row.offset, row.size)
 
 
-def parse_clip(data: bytes, row: ClipRow, recipe: Recipe) -> Clip:
-    """Build a clip from the bytes of its members; arguments and errors as for `read_clip`."""
+def parse_clip(
+    data: bytes, row: ClipRow, recipe: Recipe, frames: Collection[int] | None = None
+) -> Clip:
+    """Build a clip from the bytes of its members.
+
+    Args:
+        data: as `read_bytes` returns it.
+        row: of the index.
+        recipe: that of the data set.
+        frames: whose pictures to decode; those of others stay black. None for all.
+
+    Raises:
+        DataError: the bytes do not hold the clip that the index says.
+    """
     try:
-        return _parse_clip(_read_tar(data), row, recipe)
+        return _parse_clip(_read_tar(data), row, recipe, frames)
     except (
         *(tarfile.TarError, EOFError, ArithmeticError, LookupError, ValueError, TypeError, OSError),
         RecursionError,
@@ -202,7 +220,9 @@ def _read_tar(data: bytes) -> dict[str, bytes]:
         return {name: file.read() for name, file in files if file}
 
 
-def _parse_clip(files: dict[str, bytes], row: ClipRow, recipe: Recipe) -> Clip:
+def _parse_clip(
+    files: dict[str, bytes], row: ClipRow, recipe: Recipe, frames: Collection[int] | None
+) -> Clip:
     key, count, size = clip_key(row.video, row.person), row.frames, recipe.crop_size
     facts = json.loads(files[f"{key}.json"])
     seen = np.array(facts["seen"], np.int64).reshape(-1)
@@ -225,7 +245,7 @@ def _parse_clip(files: dict[str, bytes], row: ClipRow, recipe: Recipe) -> Clip:
         values = getattr(clip, name)
         values[seen] = _numbers(facts[name], (len(seen), *values.shape[1:]))
     suffix = SUFFIXES[recipe.crop_format]
-    for position in seen.tolist():
+    for position in seen.tolist() if frames is None else sorted(set(seen.tolist()) & set(frames)):
         clip.pixels[position] = _decode(files[f"{key}.{position:03d}.{suffix}"], size)
     return clip
 

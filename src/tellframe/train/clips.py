@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tellframe.data.manifest import require_no_leak
-from tellframe.data.shards import ClipRow, read_clip
+from tellframe.data.shards import ClipRow, parse_clip, read_bytes
 from tellframe.data.verify import read_index, read_recipe
 from tellframe.errors import ConfigError, RecipeMismatchError
 from tellframe.faces.boxes import overlaps
@@ -36,8 +36,10 @@ SAME_TIME: Final = 0.02
 """Seconds between a frame of a real video and the same frame of its fake."""
 SHIFT_FRAMES: Final = 8
 """Frames of a pair, about, that tell how far the whole fake is moved."""
-KEPT_CLIPS: Final = 64
-"""Clips kept decoded in every process that prepares batches."""
+KEPT_CLIPS: Final = 512
+"""Clips kept, as they are stored, in every process that prepares batches."""
+MAX_DRAWS: Final = 4
+"""Times that frames of a pair are drawn until one shows a difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +65,29 @@ class ClipScene:
             num_frames: how many; fewer where the clips are short.
 
         Returns:
-            None where they have no frame in common in which the face differs.
+            None where they have no frame in common, or none was drawn in which the face differs.
         """
         assert self.real, "a pair needs a real"
-        real, other = self.source.read(self.real), self.source.read(self.fakes[fake])
-        pairs = match_frames(real, other)
-        if not len(pairs):
-            return None
-        joined = join(real, other, pairs, self.source.recipe.margin)
-        swapped = np.flatnonzero(find_swapped(joined.real, joined.fake[None], joined.boxes)[0])
-        at = _draw(swapped, rng, num_frames)
-        if not len(at):
-            return None
-        return Sample(joined.real[at], joined.fake[at], joined.boxes[at], joined.landmarks[at])
+        theirs = self.fakes[fake]
+        pairs = self.source.match(self.real, theirs)
+        shift = self.source.shift(self.real, theirs)
+        for _ in range(MAX_DRAWS if len(pairs) else 0):
+            at = _draw(pairs, rng, num_frames)
+            joined = self.source.join(self.real, theirs, at, shift)
+            swapped = find_swapped(joined.real, joined.fake[None], joined.boxes)[0]
+            if swapped.any():
+                return Sample(
+                    *(joined.real[swapped], joined.fake[swapped]),
+                    *(joined.boxes[swapped], joined.landmarks[swapped]),
+                )
+        return None
 
     def alone(self, fake: int | None, rng: np.random.Generator, num_frames: int) -> Sample:
         """Read frames of one fake, or of the real; both halves of the sample are the same array."""
         row = self.real if fake is None else self.fakes[fake]
         assert row, "this scene has no real"
-        clip = self.source.read(row)
-        seen = _draw(np.flatnonzero(clip.valid), rng, num_frames)
+        seen = _draw(np.flatnonzero(self.source.read(row, ()).valid), rng, num_frames)
+        clip = self.source.read(row, seen)
         pixels, boxes, landmarks = _own_square(clip, seen, self.source.recipe.margin)
         return Sample(pixels, pixels, boxes, landmarks)
 
@@ -99,20 +104,40 @@ class ClipSource:
         self.location, self.endpoint = location, endpoint
         self.recipe = read_recipe(open_store(location, endpoint))
         self._store: Store | None = None
-        self._read = lru_cache(KEPT_CLIPS)(self._read_clip)
+        self._bytes = lru_cache(KEPT_CLIPS)(self._read_bytes)
+        self.shift = lru_cache(None)(self._measure_shift)
 
     def rows(self) -> list[ClipRow]:
         """Return the index."""
         return read_index(open_store(self.location, self.endpoint))
 
-    def read(self, row: ClipRow) -> Clip:
-        """Return a clip."""
-        return self._read(row)
+    def read(self, row: ClipRow, frames: Sequence[int] | NDArray[np.int64] | None = None) -> Clip:
+        """Return a clip, with the pictures of some frames or of all."""
+        chosen = None if frames is None else [int(f) for f in frames]
+        return parse_clip(self._bytes(row), row, self.recipe, chosen)
 
-    def _read_clip(self, row: ClipRow) -> Clip:
+    def match(self, real: ClipRow, fake: ClipRow) -> NDArray[np.int64]:
+        """Return what `match_frames` does, of stored clips."""
+        return match_frames(self.read(real, ()), self.read(fake, ()))
+
+    def join(
+        self, real: ClipRow, fake: ClipRow, pairs: NDArray[np.int64], shift: NDArray[np.int64]
+    ) -> Sample:
+        """Return what `join` does, of stored clips."""
+        halves = self.read(real, pairs[:, 0]), self.read(fake, pairs[:, 1])
+        return join(*halves, pairs, self.recipe.margin, shift)
+
+    def _measure_shift(self, real: ClipRow, fake: ClipRow) -> NDArray[np.int64]:
+        """Measure once for a fake how far it lies off its real, in pixels of the crops."""
+        pairs = self.match(real, fake)
+        few = pairs[:: max(1, len(pairs) // SHIFT_FRAMES)]
+        joined = self.join(real, fake, few, np.zeros(2, dtype=np.int64))
+        return measure_shift(zip(joined.real, joined.fake, strict=True))
+
+    def _read_bytes(self, row: ClipRow) -> bytes:
         # Opened by the process that reads: connections do not survive a fork.
         self._store = self._store or open_store(self.location, self.endpoint)
-        return read_clip(self._store, row, self.recipe)
+        return read_bytes(self._store, row)
 
     def __getstate__(self) -> tuple[str, str]:
         return self.location, self.endpoint
@@ -213,7 +238,7 @@ def match_frames(real: Clip, fake: Clip) -> NDArray[np.int64]:
 
 
 def _draw(candidates: NDArray[np.int64], rng: np.random.Generator, count: int) -> NDArray[np.int64]:
-    """Return `count` neighbours out of the candidates, in order."""
+    """Return `count` neighbours out of the candidates, (N, ...), in order."""
     first = int(rng.integers(max(len(candidates) - count, 0) + 1))
     return candidates[first : first + count]
 
@@ -243,32 +268,33 @@ def _inside(
     return boxes.astype(np.float32), landmarks.astype(np.float32)
 
 
-def join(real: Clip, fake: Clip, pairs: NDArray[np.int64], margin: float) -> Sample:
+def join(
+    real: Clip,
+    fake: Clip,
+    pairs: NDArray[np.int64],
+    margin: float,
+    shift: NDArray[np.int64],
+) -> Sample:
     """Bring the crops of a real clip and of its fake into the same squares of the video.
-
-    A fake that lies a few pixels off its real as a whole is moved back.
 
     Args:
         real: the real clip.
         fake: the fake clip.
         pairs: positions (K, 2), real and fake, of frames that show the same.
         margin: of the recipe that both were cut with.
+        shift: x and y by which the fake lies off its real, in pixels of the result.
     """
     size = real.pixels.shape[1]
     mine, theirs = pairs[:, 0], pairs[:, 1]
     own = [squares(real.boxes[mine], margin), squares(fake.boxes[theirs], margin)]
     # The square of the real, shrunk to what both show.
     common = own[0].copy()
-    shift = np.abs(own[1][:, :2] - own[0][:, :2]).max(axis=1)
-    common[:, 2] = np.minimum(own[0][:, 2], own[1][:, 2] - 2 * shift).clip(min=own[0][:, 2] / 2)
+    offset = np.abs(own[1][:, :2] - own[0][:, :2]).max(axis=1)
+    common[:, 2] = np.minimum(own[0][:, 2], own[1][:, 2] - 2 * offset).clip(min=own[0][:, 2] / 2)
     reals = _warp(real.pixels[mine], own[0], common, size)
-    fakes = _warp(fake.pixels[theirs], own[1], common, size)
-    few = slice(None, None, max(1, len(pairs) // SHIFT_FRAMES))
-    shift = measure_shift(zip(reals[few], fakes[few], strict=True))
-    if shift.any():
-        moved = common.copy()
-        moved[:, :2] += shift * common[:, 2:] / size
-        fakes = _warp(fake.pixels[theirs], own[1], moved, size)
+    moved = common.copy()
+    moved[:, :2] += shift * common[:, 2:] / size
+    fakes = _warp(fake.pixels[theirs], own[1], moved, size)
     return Sample(reals, fakes, *_inside(real, mine, common, size))
 
 
