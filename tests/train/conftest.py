@@ -106,7 +106,7 @@ class Faces:
         tint: tuple[int, int, int] = (-45, 35, 45),
     ) -> Any:
         """Make a video scene; its fakes differ from the real at the frames `swapped`, or at all."""
-        from tellframe.train.data import VideoScene
+        from tellframe.train.videos import VideoScene
 
         real = np.stack([self.picture(100 * seed + f) for f in range(frames)])
         which = np.zeros((len(methods), frames), dtype=np.bool_)

@@ -22,8 +22,10 @@ from hypothesis import strategies as st
 from tellframe.errors import ConfigError, MediaError
 from tellframe.recipe import Recipe
 from tellframe.train import data as rooms
+from tellframe.train import videos
 from tellframe.train.config import DataConfig
-from tellframe.train.data import StillScene, TrainingData, VideoScene, held_out, load_data
+from tellframe.train.data import StillScene, TrainingData, held_out, load_data
+from tellframe.train.videos import VideoScene
 
 pytestmark = pytest.mark.train
 
@@ -244,7 +246,7 @@ def test_boxes_and_landmarks_lie_on_the_face(loaded):
     side = scene.real.shape[1]
     for (x0, y0, x1, y1), points in zip(scene.boxes, scene.landmarks, strict=True):
         size = max(x1 - x0, y1 - y0)
-        assert (1 + rooms.CONTEXT) * size == pytest.approx(side, rel=0.1)
+        assert (1 + videos.CONTEXT) * size == pytest.approx(side, rel=0.1)
         assert (x0 + x1) / 2 == pytest.approx(side / 2, abs=2)
         assert (y0 + y1) / 2 == pytest.approx(side / 2, abs=2)
         assert np.all((points > (x0, y0)) & (points < (x1, y1)))
@@ -269,7 +271,7 @@ def test_sample_takes_the_frame_of_both(loaded):
 
 
 def test_large_faces_are_shrunk(monkeypatch, source, tmp_path, loaded):
-    monkeypatch.setattr(rooms, "MAX_SIDE", 64)
+    monkeypatch.setattr(videos, "MAX_SIDE", 64)
     config = DataConfig(labels=str(source / "labels.csv"), cache=str(tmp_path), validation=0.0)
     small = load_data(config, RECIPE)[0].reals[0]
     large = loaded.reals[0]
@@ -324,7 +326,7 @@ def test_the_cache_is_reused(source, cache, loaded, monkeypatch):
 
     before = files_of(cache)
     assert before
-    monkeypatch.setattr(rooms, "_cut_scene", forbidden)
+    monkeypatch.setattr(videos, "_cut_scene", forbidden)
     monkeypatch.setattr(rooms, "load_face_detector", lambda recipe: None)
     again, _ = load_data(all_of(source, cache), RECIPE)
     assert files_of(cache) == before
@@ -402,12 +404,12 @@ def test_the_cache_is_keyed_by_what_decides_its_content(copy, cache, loaded, mon
             made.append("pictures")
             return []
 
-    monkeypatch.setattr(rooms, "_cut_scene", pretend)
+    monkeypatch.setattr(videos, "_cut_scene", pretend)
     monkeypatch.setattr(rooms, "load_face_detector", lambda recipe: Nobody())
     changes = {**KEYED, **UNKEYED}[name](copy)
     changes = changes if isinstance(changes, dict) else {}
     recipe = changes.pop("recipe", RECIPE)
-    monkeypatch.setattr(rooms, "CONTEXT", changes.pop("context", rooms.CONTEXT))
+    monkeypatch.setattr(videos, "CONTEXT", changes.pop("context", videos.CONTEXT))
     load_data(dataclasses.replace(all_of(copy, copy / "cache"), **changes), recipe)
     assert bool(made) is (name in KEYED)
 

@@ -70,8 +70,10 @@ class ClipScene:
         assert self.real, "a pair needs a real"
         theirs = self.fakes[fake]
         pairs = self.source.match(self.real, theirs)
+        if not len(pairs):
+            return None
         shift = self.source.shift(self.real, theirs)
-        for _ in range(MAX_DRAWS if len(pairs) else 0):
+        for _ in range(MAX_DRAWS):
             at = _draw(pairs, rng, num_frames)
             joined = self.source.join(self.real, theirs, at, shift)
             swapped = find_swapped(joined.real, joined.fake[None], joined.boxes)[0]

@@ -12,7 +12,8 @@ from tellframe.errors import ConfigError
 from tellframe.faces import FaceDetector, load_face_detector
 from tellframe.train.augment import Frames, Image, Sample
 from tellframe.train.config import TrainConfig
-from tellframe.train.data import CONTEXT, TrainingData, VideoScene, load_data
+from tellframe.train.data import TrainingData, load_data
+from tellframe.train.videos import CONTEXT, VideoScene
 from tellframe.types import Face
 from tellframe.video import list_frames, read_frames
 
