@@ -198,7 +198,7 @@ def test_no_group_is_on_both_sides(paired, alone, stills, portraits, share):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rooms, "load_face_detector", lambda recipe: None)
         videos = [video(g, 1) for g in paired] + [video(g, 0) for g in alone]
-        patch.setattr(rooms, "_video_scenes", lambda *_: iter(videos))
+        patch.setattr(rooms, "cut_videos", lambda *_: iter(videos))
         patch.setattr(rooms, "_still_scenes", lambda *_: pictures(stills, 1))
         patch.setattr(rooms, "_portraits", lambda *_: pictures(portraits, 0))
         config = DataConfig(labels="x", stills=("x",), portraits=("x",), validation=share)
