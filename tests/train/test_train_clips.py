@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,3 +169,14 @@ def test_a_fake_that_lies_off_its_real_is_moved_back(dataset):
     sample = join(real, moved, pairs, WIDE.margin, shift)
     inner = (slice(None), slice(10, 150), slice(10, 150))
     np.testing.assert_allclose(sample.real[inner], sample.fake[inner], atol=1)
+
+
+def test_a_shard_is_copied_once_where_it_is_to_be_kept(dataset, tmp_path, monkeypatch):
+    source = ClipSource(dataset, keep=str(tmp_path / "copies"))
+    row, *_, last = source.rows()
+    expected = ClipSource(dataset).read(last).pixels
+    source.read(row)
+    monkeypatch.setattr(source, "_store", None)  # nothing more is asked of the store
+    monkeypatch.setattr("tellframe.train.clips.open_store", lambda *_: None)
+    np.testing.assert_array_equal(source.read(last).pixels, expected)
+    assert [p.name for p in (tmp_path / "copies").rglob("*.tar")] == [Path(row.shard).name]

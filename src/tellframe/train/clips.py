@@ -22,7 +22,7 @@ from tellframe.data.verify import read_index, read_recipe
 from tellframe.errors import ConfigError, RecipeMismatchError
 from tellframe.faces.boxes import overlaps
 from tellframe.recipe import Recipe
-from tellframe.store import Store, open_store
+from tellframe.store import FolderStore, Store, open_store
 from tellframe.train.augment import Points, Sample, find_swapped
 from tellframe.train.shift import measure_shift
 from tellframe.types import Clip
@@ -100,10 +100,11 @@ class ClipSource:
     Args:
         location: folder or address of a data set.
         endpoint: of the object store.
+        keep: folder that gets a copy of every shard when it is first read; empty for no copies.
     """
 
-    def __init__(self, location: str, endpoint: str = "") -> None:
-        self.location, self.endpoint = location, endpoint
+    def __init__(self, location: str, endpoint: str = "", keep: str = "") -> None:
+        self.location, self.endpoint, self.keep = location, endpoint, keep
         self.recipe = read_recipe(open_store(location, endpoint))
         self._store: Store | None = None
         self._bytes = lru_cache(KEPT_CLIPS)(self._read_bytes)
@@ -139,17 +140,28 @@ class ClipSource:
     def _read_bytes(self, row: ClipRow) -> bytes:
         # Opened by the process that reads: connections do not survive a fork.
         self._store = self._store or open_store(self.location, self.endpoint)
-        return read_bytes(self._store, row)
+        if not self.keep:
+            return read_bytes(self._store, row)
+        # A data set's shards are named by their content: one of the same name is the same.
+        copies = FolderStore(self.keep)
+        if not copies.exists(row.shard):
+            copies.put_if_absent(row.shard, self._store.get(row.shard))
+        return read_bytes(copies, row)
 
-    def __getstate__(self) -> tuple[str, str]:
-        return self.location, self.endpoint
+    def __getstate__(self) -> tuple[str, str, str]:
+        return self.location, self.endpoint, self.keep
 
-    def __setstate__(self, state: tuple[str, str]) -> None:
+    def __setstate__(self, state: tuple[str, str, str]) -> None:
         self.__init__(*state)  # type: ignore[misc]
 
 
 def load_scenes(
-    locations: Sequence[str], recipe: Recipe, *, endpoint: str = "", split: str = ""
+    locations: Sequence[str],
+    recipe: Recipe,
+    *,
+    endpoint: str = "",
+    split: str = "",
+    keep: str = "",
 ) -> list[ClipScene]:
     """Read the indexes of data sets and put real clips and their fakes together.
 
@@ -158,6 +170,7 @@ def load_scenes(
         recipe: of the model.
         endpoint: of the object store.
         split: only its clips; empty for all.
+        keep: folder for copies of the shards that are read; empty for none.
 
     Raises:
         ConfigError: no data set has a clip of that split.
@@ -167,7 +180,7 @@ def load_scenes(
     scenes: list[ClipScene] = []
     rows: list[ClipRow] = []
     for location in locations:
-        source = ClipSource(location, endpoint)
+        source = ClipSource(location, endpoint, keep)
         require_room(source.recipe, recipe, location)
         found = source.rows()
         rows += found

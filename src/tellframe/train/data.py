@@ -114,7 +114,9 @@ def _split_clips(config: DataConfig, recipe: Recipe) -> tuple[list[ClipScene], l
     """Return the scenes of the shards for training and for validation."""
 
     def load(split: str) -> list[ClipScene]:
-        return load_scenes(config.shards, recipe, endpoint=config.endpoint, split=split)
+        keep = str(Path(config.cache) / "shards") if config.keep_shards else ""
+        where = {"endpoint": config.endpoint, "keep": keep}
+        return load_scenes(config.shards, recipe, split=split, **where)
 
     found = load(config.split)
     if config.validation_split:
