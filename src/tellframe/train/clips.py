@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import PurePosixPath
 from typing import Final
 
 import cv2
@@ -143,10 +144,10 @@ class ClipSource:
         if not self.keep:
             return read_bytes(self._store, row)
         # A data set's shards are named by their content: one of the same name is the same.
-        copies = FolderStore(self.keep)
-        if not copies.exists(row.shard):
-            copies.put_if_absent(row.shard, self._store.get(row.shard))
-        return read_bytes(copies, row)
+        copies, copy = FolderStore(self.keep), replace(row, shard=PurePosixPath(row.shard).name)
+        if not copies.exists(copy.shard):
+            copies.put_if_absent(copy.shard, self._store.get(row.shard))
+        return read_bytes(copies, copy)
 
     def __getstate__(self) -> tuple[str, str, str]:
         return self.location, self.endpoint, self.keep

@@ -77,8 +77,11 @@ class DataConfig:
     """The split of the shards that is held out; empty to hold out a share of the groups."""
     endpoint: str = ""
     """Of the object store that the shards are in."""
+    keep_shards: bool = False
+    """Whether every shard is copied into the cache when it is first read: for shards that are far
+    away, where the disk has room for them."""
     cache: str = "runs/cache"
-    """Folder for the crops that are cut out of the videos once."""
+    """Folder for the crops that are cut out of the videos once, and for copies of shards."""
     frames_per_video: int = 32
     """Frames cut out of each video."""
     validation: float = 0.12
@@ -103,9 +106,9 @@ class BatchConfig:
     clip_pairs: int = 0
     """From the clips of shards."""
     balance: str = "paired"
-    """How clips of shards are drawn: "paired", a real with one of its own fakes; "apart", a real
-    and a fake that have nothing to do with each other; "weighted", as they come, the rarer class
-    weighing more."""
+    """How pairs from videos, crops and shards are drawn: "paired", a real with one of its own
+    fakes; "apart", a real and a fake that have nothing to do with each other; "weighted", clips of
+    shards as they come, the rarer class weighing more."""
     frames: int = 1
     """Frames of a clip that are judged together; more than one needs clips of shards, alone."""
 
