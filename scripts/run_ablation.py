@@ -53,7 +53,7 @@ HEAD: Final = (
     *("batch.self_blends=1", "batch.video_pairs=0", "batch.still_pairs=0", "data.labels=''"),
     *("data.stills=[]", "data.portraits=[]", "model.pretrained=''", "model.frozen=true"),
     *("model.start='{out}/base-{seed}'", "model.hidden=128", "model.layers=1"),
-    *("optim.lr=1e-3", "optim.pair_weight=0.5", "optim.map_weight=0.0"),
+    *("optim.lr=1e-3", "optim.steps=100", "optim.map_weight=0.0"),
 )
 VARIANTS: Final = (
     Variant("base", f"pairs together, self-blends, no codec, {SIZE} px, 10 frames"),

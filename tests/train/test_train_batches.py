@@ -241,3 +241,37 @@ def test_only_unswapped_videos_are_nothing_to_train_on(faces):
     videos = (faces.video(1, swapped=()),)
     with pytest.raises(ConfigError, match=r"\[data\] shards, labels"):
         make(faces.data(videos=videos, stills=()), VIDEOS)
+
+
+# Prepared by several processes.
+
+
+@pytest.mark.parametrize("balance", ["paired", "apart"])
+@pytest.mark.parametrize("share", [2, 4])
+def test_shares_of_a_batch_are_those_pairs_of_the_whole(faces, balance, share):
+    batch = dataclasses.replace(TWO_OF_EACH, balance=balance)
+    whole = PairBatches(faces.data(), batch, RECIPE, 2, 0)[3]
+    together = 8 if balance == "paired" else 4
+    assert whole.paired.tolist() == [True] * together + [False] * (8 - together)
+    for first in range(share):
+        places = range(first, 8, share)
+        part = PairBatches(faces.data(), batch, RECIPE, 2, 0, None, places)[3]
+        clips = torch.tensor([2 * place + half for place in places for half in (0, 1)])
+        assert torch.equal(part.paired, whole.paired[list(places)])
+        for name in ("crops", "valid", "labels", "weights", "differences"):
+            assert torch.equal(getattr(part, name), getattr(whole, name)[clips]), name
+
+
+def test_apart_puts_no_pair_into_a_batch(faces):
+    """Every clip of videos and crops comes from a scene of its own draw, and says so."""
+    together, apart = (
+        make(faces.data(), dataclasses.replace(pairs(2, 2, 0, 1), balance=balance))[0]
+        for balance in ("paired", "apart")
+    )
+    assert together.paired.all()
+    assert sorted(apart.paired.tolist()) == [False] * 4 + [True]
+    assert apart.labels.tolist() == together.labels.tolist()
+    strangers = ~apart.paired.repeat_interleave(2)
+    fakes = apart.labels.bool() & strangers
+    assert (apart.differences[fakes] == -1).all()  # unknown without its own real
+    assert (apart.differences[~apart.labels.bool()] == 0).all()

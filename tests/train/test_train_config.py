@@ -23,7 +23,8 @@ from tellframe.train.config import (
 
 pytestmark = pytest.mark.train
 
-SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+CONFIGS = (Path(__file__).parents[2] / "configs").glob("*.toml")
+SHIPPED = sorted(path for path in CONFIGS if not path.stem.startswith("sweep_"))
 
 
 @pytest.fixture
@@ -49,6 +50,11 @@ def toml(tmp_path):
         ({"optim": {"lr": "fast"}}, "[optim]: lr = 'fast' must be of type float"),
         ({"optim": {"lr": True}}, "[optim]: lr = True must be of type float"),
         ({"optim": {"seed": True}}, "[optim]: seed = True must be of type int"),
+        (
+            {"model": {"frozen": True}},
+            "[model] frozen = true: random weights would stay random; set",
+        ),
+        ({"optim": {"precision": "half"}}, "[optim] precision = 'half': did you mean"),
         ({"model": {"backbone": 3}}, "[model]: backbone = 3 must be of type str"),
         ({"data": {"stills": "one.zip"}}, "[data]: stills = 'one.zip' must be of type tuple"),
         ({"data": {"stills": [1]}}, "[data]: stills = 1 must be of type str"),
@@ -66,6 +72,11 @@ def toml(tmp_path):
 def test_bad_values_are_errors_that_say_what_to_do(values, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         config_from_dict(values)
+
+
+@pytest.mark.parametrize("weights", [{"pretrained": "timm"}, {"start": "runs/lite0"}])
+def test_a_backbone_with_weights_may_be_frozen(weights):
+    assert config_from_dict({"model": {"frozen": True, **weights}}).model.frozen
 
 
 def test_empty_tables_give_the_defaults():

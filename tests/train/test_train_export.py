@@ -18,10 +18,11 @@ from tellframe.runtime import Session
 from tellframe.scoring import Calibration, Decision
 from tellframe.train import export as room
 from tellframe.train import loop
-from tellframe.train.checkpoint import Progress, load_trained, save_checkpoint
+from tellframe.train.checkpoint import load_trained, save_checkpoint
 from tellframe.train.config import load_config
 from tellframe.train.export import export, export_graph, parity
 from tellframe.train.models import build_model
+from tellframe.train.state import TrainState
 
 pytestmark = pytest.mark.train
 
@@ -50,7 +51,7 @@ def folder(config, tmp_path_factory):
         optimizer.zero_grad()
         (logit[0] - logit[1] + marks.mean()).backward()
         optimizer.step()
-    save_checkpoint(path, config, model, model, optimizer, 3, Progress())
+    save_checkpoint(path, config, TrainState(model, model, optimizer), 3)
     return path
 
 

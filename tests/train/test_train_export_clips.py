@@ -14,10 +14,11 @@ from tellframe.bundle import golden_input, load_bundle
 from tellframe.errors import BundleError
 from tellframe.runtime import Session
 from tellframe.train import export as room
-from tellframe.train.checkpoint import Progress, load_trained, save_checkpoint
+from tellframe.train.checkpoint import load_trained, save_checkpoint
 from tellframe.train.config import HEADS
 from tellframe.train.export import export
 from tellframe.train.models import build_model
+from tellframe.train.state import TrainState
 
 pytestmark = pytest.mark.train
 
@@ -46,7 +47,7 @@ def folder(config, head, tmp_path_factory):
                 weight += 0.3 * torch.randn_like(weight)
     path = tmp_path_factory.mktemp(head)
     optimizer = torch.optim.AdamW(model.parameters())
-    save_checkpoint(path, config, model, model, optimizer, 0, Progress())
+    save_checkpoint(path, config, TrainState(model, model, optimizer), 0)
     return path
 
 

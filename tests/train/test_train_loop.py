@@ -13,23 +13,17 @@ import torch
 from torch import nn
 
 from tellframe.errors import ConfigError, RecipeMismatchError
-from tellframe.train import checkpoint, loop
+from tellframe.train import checkpoint, loop, validation
 from tellframe.train.augment import cut
 from tellframe.train.batches import Batch, PairBatches
-from tellframe.train.checkpoint import Progress, load_checkpoint, load_trained, read_checkpoint
-from tellframe.train.config import BatchConfig, OptimConfig
-from tellframe.train.loop import (
-    build_optimizer,
-    learning_rate,
-    num_cells,
-    pair_losses,
-    score,
-    train,
-    train_step,
-    update_mean,
-    validate,
-)
+from tellframe.train.checkpoint import load_checkpoint, load_trained, read_checkpoint
+from tellframe.train.config import HEADS, BatchConfig, OptimConfig
+from tellframe.train.loop import num_cells, train, train_step
+from tellframe.train.losses import pair_losses
 from tellframe.train.models import build_model
+from tellframe.train.optimizer import build_optimizer, learning_rate, update_mean
+from tellframe.train.state import Progress, TrainState, build_state
+from tellframe.train.validation import score, validate
 
 pytestmark = pytest.mark.train
 
@@ -183,9 +177,8 @@ def test_running_mean_follows_faster_early_on(config, faces, step, decay):
     config = changed(config, optim={"ema": 0.998, "steps": 2 * 10**6, "warmup": 1})
     model, mean = build(config), build(config, seed=1)
     before = {k: v.clone() for k, v in mean.named_parameters()}
-    batch = batches_of(faces, config)[0]
-    optimizer = build_optimizer(model, config.optim)
-    train_step(model, mean, optimizer, batch, step, config.optim.lr, config.optim)
+    state = TrainState(model, mean, build_optimizer(model, config.optim))
+    train_step(state, batches_of(faces, config)[0], step, config.optim)
     for name, now in mean.named_parameters():
         expected = decay * before[name] + (1 - decay) * dict(model.named_parameters())[name]
         torch.testing.assert_close(now.detach(), expected.detach(), atol=1e-5, rtol=1e-4)
@@ -211,14 +204,11 @@ def test_a_step_is_decided_by_its_number(config, faces):
     """Whatever was drawn before it: otherwise dropout would differ in a resumed run."""
     results = []
     for noise in (0, 5):
-        model, mean = build(config), build(config)
+        state = build_state(config)
         torch.rand(noise)
         batch = batches_of(faces, config)[3]
-        optimizer = build_optimizer(model, config.optim)
-        results.append(
-            (train_step(model, mean, optimizer, batch, 3, 0.1, config.optim), model.state_dict())
-        )
-        assert optimizer.param_groups[0]["lr"] == 0.1
+        results.append((train_step(state, batch, 3, config.optim), state.model.state_dict()))
+        assert state.optimizer.param_groups[0]["lr"] == learning_rate(3, config.optim)
     assert results[0][0] == results[1][0]
     assert_same_tensors(results[0][1], results[1][1])
 
@@ -227,29 +217,22 @@ def test_overfits_a_handful_of_pairs(config, faces):
     config = changed(config, optim={"steps": 1000, "warmup": 3, "lr": 3e-3})
     pairs = BatchConfig(video_pairs=3, still_pairs=3, part_blends=0, self_blends=0)
     config = dataclasses.replace(config, batch=pairs)
-    model, mean = build(config).to(memory_format=torch.channels_last), build(config)
-    optimizer = build_optimizer(model, config.optim)
+    state = build_state(config)
     batch = batches_of(faces, config)[0]
-    losses = [
-        train_step(
-            *(model, mean, optimizer, batch, step, learning_rate(step, config.optim), config.optim)
-        )
-        for step in range(15)
-    ]
+    losses = [train_step(state, batch, step, config.optim) for step in range(15)]
     for name, most in (("loss", 0.5), ("pair", 0.5), ("map", 0.7)):
         assert losses[-1][name] < most * losses[0][name], name
-    model.train()  # with the statistics of this batch, as those of the run are still young
+    state.model.train()  # with the statistics of this batch: those of the run are still young
     with torch.no_grad():
-        logits, _, _ = model(batch.crops, batch.valid)
+        logits, _, _ = state.model(batch.crops, batch.valid)
     assert (logits[1::2] > logits[0::2]).all()
 
 
 def test_the_gradient_is_clipped(config, faces):
     config = changed(config, optim={"clip": 1e-3})
-    model, mean = build(config), build(config)
-    optimizer = build_optimizer(model, config.optim)
-    train_step(model, mean, optimizer, batches_of(faces, config)[0], 0, 0.1, config.optim)
-    norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm()
+    state = build_state(config)
+    train_step(state, batches_of(faces, config)[0], 0, config.optim)
+    norm = torch.stack([p.grad.norm() for p in state.model.parameters()]).norm()
     assert norm.item() == pytest.approx(1e-3, rel=1e-2)
 
 
@@ -275,17 +258,17 @@ def run(faces, monkeypatch):
     monkeypatch.setattr(loop, "load_data", lambda *_: (faces.data(), faces.data()))
     monkeypatch.setattr(loop, "keep_memory", lambda: None)  # changes the whole process
 
-    def start(config, folder, *, stop=None, resume=False, workers=0):
+    def start(config, folder, *, stop=None, workers=0, **given):
         def step_or_stop(*arguments):
-            if arguments[4] == stop:
+            if arguments[2] == stop:
                 raise Stopped
             return train_step(*arguments)
 
         monkeypatch.setattr(loop, "train_step", step_or_stop)
         if stop is None:
-            return train(config, folder, resume=resume, workers=workers)
+            return train(config, folder, workers=workers, **given)
         with pytest.raises(Stopped):
-            train(config, folder, resume=resume, workers=workers)
+            train(config, folder, workers=workers, **given)
         return None
 
     return start
@@ -435,13 +418,11 @@ def test_loading_needs_no_pretrained_file(config, run, tmp_path):
 
 def test_restoring_brings_back_the_optimiser(config, faces, run, tmp_path):
     run(config, tmp_path, stop=4)
-    model, mean = build(config, 5), build(config, 6)
-    optimizer = build_optimizer(model, config.optim)
-    step, _ = load_checkpoint(tmp_path, config, model, mean, optimizer)
-    assert step == 3
-    steps = {s["step"].item() for s in optimizer.state.values()}
+    state = build_state(config)
+    assert load_checkpoint(tmp_path, config, state) == 3
+    steps = {s["step"].item() for s in state.optimizer.state.values()}
     assert steps == {3.0}
-    assert len(optimizer.state) == len(list(model.parameters()))
+    assert len(state.optimizer.state) == len(list(state.model.parameters()))
 
 
 def test_every_line_of_the_log_is_json(config, run, tmp_path, capsys):
@@ -459,6 +440,59 @@ def test_every_line_of_the_log_is_json(config, run, tmp_path, capsys):
     shown = capsys.readouterr().err
     assert "step 1/6" in shown
     assert "video_auc" in shown
+
+
+def test_an_observer_sees_every_validation(config, run, tmp_path):
+    seen = []
+    config = changed(config, optim={"validate_every": 2, "steps": 5})
+    run(config, tmp_path, observe=lambda *given: seen.append(given))
+    rows = [r for r in log_of(tmp_path) if "loss" not in r]
+    assert [step for step, _ in seen] == [r["step"] for r in rows] == [1, 3, 4]
+    assert [measured for _, measured in seen] == [
+        {k: v for k, v in r.items() if k not in ("step", "seconds")} for r in rows
+    ]
+
+
+def test_an_observer_ends_the_run_and_it_can_be_resumed(config, run, tmp_path):
+    config = changed(config, optim={"validate_every": 3})
+    straight = run(config, tmp_path / "straight")
+
+    def end(step, measured):
+        raise Stopped(f"after step {step}: {measured['log_loss']}")
+
+    with pytest.raises(Stopped, match="after step 2: 0"):
+        run(config, tmp_path / "ended", observe=end)
+    assert read_checkpoint(tmp_path / "ended")[0]["step"] == 3
+    resumed = run(config, tmp_path / "ended", resume=True)
+    assert_same_tensors(resumed.state_dict(), straight.state_dict())
+
+
+def test_nothing_held_out_is_nothing_to_observe(config, run, faces, tmp_path, monkeypatch):
+    data = faces.data(), faces.data(videos=(), stills=())
+    monkeypatch.setattr(loop, "load_data", lambda *_: data)
+    run(config, tmp_path, observe=lambda *_: pytest.fail("observed"))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_batch_of_one_pair_is_enough_for_every_head(config, run, tmp_path, head):
+    """Batch norm over clips, as "dfdcnet" has it, needs two of them: a pair has two."""
+    pairs = BatchConfig(video_pairs=1, still_pairs=0, part_blends=0, self_blends=0)
+    config = changed(config, model={"head": head, "hidden": 8}, optim={"steps": 2})
+    run(dataclasses.replace(config, batch=pairs), tmp_path)
+    assert all(math.isfinite(row["loss"]) for row in log_of(tmp_path) if "loss" in row)
+
+
+def test_a_frozen_backbone_can_be_resumed_and_exported(config, run, tmp_path):
+    """Though what is loaded for export has no weights to start from."""
+    mean = run(config, tmp_path / "one").state_dict()
+    frozen = {"frozen": True, "start": str(tmp_path / "one")}
+    config = changed(config, model=frozen)
+    run(config, tmp_path / "two", stop=3)
+    run(config, tmp_path / "two", resume=True)
+    state = load_trained(tmp_path / "two")[0].state_dict()
+    same = {k for k, v in mean.items() if torch.equal(v, state[k])}
+    assert {k for k in mean if k.startswith("backbone")} <= same
+    assert "head.weight" not in same
 
 
 # Runs in stages: one stops early, the next starts from its running mean.
@@ -482,8 +516,8 @@ def test_a_stage_starts_from_the_running_mean_of_another(config, run, tmp_path, 
     config = changed(config, model={"start": str(tmp_path / "one")}, optim={"seed": 1})
     seen = []
 
-    def look(model, mean_model, *_):
-        seen.extend([model.state_dict(), mean_model.state_dict()])
+    def look(state, *_):
+        seen.extend([state.model.state_dict(), state.mean_model.state_dict()])
         raise Stopped
 
     monkeypatch.setattr(loop, "PairBatches", lambda *_: [None] * 6)
@@ -537,13 +571,10 @@ def test_a_start_that_does_not_fit_is_refused(config, run, tmp_path):
 @pytest.fixture
 def trained(config, faces):
     """A model whose running statistics are no longer those of a new one."""
-    model = build(config)
+    state = build_state(config)
     for step in range(3):
-        train_step(
-            *(model, build(config), build_optimizer(model, config.optim)),
-            *(batches_of(faces, config)[step], step, 1e-3, config.optim),
-        )
-    return model
+        train_step(state, batches_of(faces, config)[step], step, config.optim)
+    return state.model
 
 
 def test_a_clip_scores_the_same_alone_and_among_others(config, faces, trained):
@@ -576,7 +607,7 @@ def judged(monkeypatch):
         seen.extend(clips)
         return np.array([clip[..., 0].mean() - 128.0 for clip in clips])
 
-    monkeypatch.setattr(loop, "score", by_red)
+    monkeypatch.setattr(validation, "score", by_red)
     return seen
 
 
@@ -614,5 +645,5 @@ def test_validation_without_data_measures_nothing(config, faces, judged):
     ],
 )
 def test_pair_metrics_by_hand(pairs, auc, ranked, log_loss):
-    metrics = loop._pair_metrics(np.array(pairs, dtype=float))
+    metrics = validation._pair_metrics(np.array(pairs, dtype=float))
     assert metrics == pytest.approx({"auc": auc, "ranked": ranked, "log_loss": log_loss})

@@ -225,7 +225,7 @@ def test_training_and_judging_agree_without_dropout(models, head):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_dropout_acts_in_training_alone(head):
-    model = build(head, dropout=0.5, frozen=True)
+    model = build(head, dropout=0.5, frozen=True, start="runs/trained")
     crops = clips()
     with torch.no_grad():
         a, b = (model.forward_train(crops, MASK)[0] for _ in range(2))
@@ -237,7 +237,7 @@ def test_dropout_acts_in_training_alone(head):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_frozen_backbone_keeps_weights_and_statistics(head):
-    model = build(head, frozen=True)
+    model = build(head, frozen=True, start="runs/trained")
     before = {k: v.clone() for k, v in model.state_dict().items()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     for _ in range(2):

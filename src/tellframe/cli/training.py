@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from tellframe.train.config import TrainConfig
 
 
-def need_train(verb: str) -> None:
-    """Raise unless the training extra is installed."""
+def need_train(verb: str, *more: str) -> None:
+    """Raise unless the training extra is installed; `more` names modules that others do without."""
     from importlib.util import find_spec
 
-    needed = ("torch", "timm", "cv2", "onnx", "onnxscript", "safetensors", "sklearn")
+    needed = ("torch", "timm", "cv2", "onnx", "onnxscript", "safetensors", "sklearn", *more)
     missing = [module for module in needed if not find_spec(module)]
     if missing:
         raise MissingExtraError(
@@ -48,6 +48,7 @@ def add_train(verbs: Any) -> None:
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes that prepare batches"
     )
+    parser.add_argument("--tensorboard", action="store_true", help="also log to DIR/tensorboard")
     parser.add_argument(
         "--show-augment",
         type=Path,
@@ -67,8 +68,15 @@ def run_train(options: argparse.Namespace) -> int:
         show_augment(config, options.show_augment)
         return status.DONE
     folder = options.output or Path("runs") / config.name
-    train(config, folder, resume=options.resume, workers=options.workers)
-    print(f"trained: {folder}; next: tellframe export {folder} -o BUNDLE")
+    train(
+        config,
+        folder,
+        resume=options.resume,
+        workers=options.workers,
+        tensorboard=options.tensorboard,
+    )
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, the first
+        print(f"trained: {folder}; next: tellframe export {folder} -o BUNDLE")
     return status.DONE
 
 

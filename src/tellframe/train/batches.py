@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import cv2
@@ -27,7 +29,8 @@ from tellframe.train.augment import (
     difference_target,
 )
 from tellframe.train.config import AugmentConfig, BatchConfig
-from tellframe.train.data import TrainingData, VideoScene
+from tellframe.train.data import TrainingData
+from tellframe.train.videos import VideoScene
 
 MAX_DRAWS: Final = 200
 """Pairs in a row that may turn out to be alike, as a fake is whose sound alone was changed."""
@@ -63,6 +66,18 @@ class _Half:
 class PairBatches(Dataset[Batch]):
     """Item `step` is the batch of that step.
 
+    Every pair has a random generator of its own, so that one prepared alone, by one of several
+    processes that train together, is the same as in the whole batch.
+
+    Args:
+        data: what is drawn from.
+        batch: what is drawn, how often.
+        recipe: size and margin of the crops.
+        cells: side of the feature map.
+        seed: decides the batches.
+        augment: how often each augmentation comes.
+        places: of the pairs to prepare, out of a whole batch; all by default.
+
     Raises:
         ConfigError: the data has nothing that the batch asks for.
     """
@@ -75,10 +90,12 @@ class PairBatches(Dataset[Batch]):
         cells: int,
         seed: int,
         augment: AugmentConfig | None = None,
+        places: range | None = None,
     ) -> None:
         self.data, self.batch, self.recipe = data, batch, recipe
         self.augment = augment or AugmentConfig()
         self.cells, self.seed = cells, seed
+        self.places = range(batch.num_pairs) if places is None else places
         self.by_method: dict[str, list[tuple[VideoScene, int]]] = defaultdict(list)
         for scene in data.videos:
             for k, method in enumerate(scene.methods):
@@ -96,6 +113,7 @@ class PairBatches(Dataset[Batch]):
         self.method_share = sizes / sizes.sum() if len(sizes) else sizes
         counts = np.array([len(self.clip_reals), len(self.clip_fakes)])
         self.class_weights = counts.sum() / (2 * counts.clip(min=1))
+        self._list_draws()
 
     def _require_data(self) -> None:
         data, batch = self.data, self.batch
@@ -113,18 +131,26 @@ class PairBatches(Dataset[Batch]):
                 "no pair of a real and a fake to train on; set [data] shards, labels or stills"
             )
 
+    def _list_draws(self) -> None:
+        """List how each pair of a batch is made, first those of a real and its own fake."""
+        batch, balance = self.batch, self.batch.balance
+        matched = [self._video_pair] * batch.video_pairs + [self._still_pair] * batch.still_pairs
+        blends = [self._weaker_pair] * batch.part_blends + [self._blend] * batch.self_blends
+        clips = batch.clip_pairs
+        paired = blends if balance == "apart" else matched + blends
+        paired += [self._clip_pair] * clips if balance == "paired" else []
+        self.num_paired = len(paired)
+        self.draws: list[Callable[[np.random.Generator], tuple[_Half, _Half]]]
+        self.draws = [partial(self._keep_together, draw) for draw in paired]
+        if balance == "apart":
+            self.draws += [partial(self._part_company, draw) for draw in matched]
+        self.draws += [self._two_clips] * (0 if balance == "paired" else clips)
+
     def __getitem__(self, step: int) -> Batch:
-        rng = np.random.default_rng([self.seed, step])
-        samples = [self._video_pair(rng) for _ in range(self.batch.video_pairs)]
-        samples += [self._still_pair(rng) for _ in range(self.batch.still_pairs)]
-        samples += [self._weaker_pair(rng) for _ in range(self.batch.part_blends)]
-        samples += [self._blend(rng) for _ in range(self.batch.self_blends)]
-        apart = self.batch.balance != "paired"
-        if not apart:
-            samples += [self._clip_pair(rng) for _ in range(self.batch.clip_pairs)]
-        pairs = [self._prepare_pair(sample, rng) for sample in samples]
-        if apart:
-            pairs += [self._two_clips(rng) for _ in range(self.batch.clip_pairs)]
+        pairs = [
+            self.draws[place](np.random.default_rng([self.seed, step, place]))
+            for place in self.places
+        ]
         halves = [half for pair in pairs for half in pair]
         weighted = self.batch.balance == "weighted"
         weights = [self.class_weights[h.label] if weighted else 1.0 for h in halves]
@@ -135,7 +161,7 @@ class PairBatches(Dataset[Batch]):
             valid=torch.from_numpy(valid),
             labels=torch.tensor([h.label for h in halves], dtype=torch.float32),
             weights=torch.tensor(weights, dtype=torch.float32),
-            paired=torch.tensor([i < len(samples) for i in range(len(pairs))]),
+            paired=torch.tensor([place < self.num_paired for place in self.places]),
             differences=torch.from_numpy(differences),
         )
 
@@ -152,6 +178,20 @@ class PairBatches(Dataset[Batch]):
         real, fake = self._prepare_pair(sample, rng)
         unknown = real.difference - label
         return _Half(fake.frames if label else real.frames, label, unknown)
+
+    def _keep_together(
+        self, draw: Callable[[np.random.Generator], Sample], rng: np.random.Generator
+    ) -> tuple[_Half, _Half]:
+        """Take a pair as it was drawn."""
+        return self._prepare_pair(draw(rng), rng)
+
+    def _part_company(
+        self, draw: Callable[[np.random.Generator], Sample], rng: np.random.Generator
+    ) -> tuple[_Half, _Half]:
+        """Take the real of one pair and the fake of another, each degraded in its own way."""
+        real, _ = self._prepare_pair(draw(rng), rng)
+        _, fake = self._prepare_pair(draw(rng), rng)
+        return real, replace(fake, difference=np.full_like(fake.difference, -1))
 
     def _two_clips(self, rng: np.random.Generator) -> tuple[_Half, _Half]:
         """Draw a real and a fake of different scenes, or any two clips."""

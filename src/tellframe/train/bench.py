@@ -12,15 +12,8 @@ from tellframe.errors import UsageError
 from tellframe.train.batches import open_batches
 from tellframe.train.config import TrainConfig
 from tellframe.train.data import load_data
-from tellframe.train.loop import (
-    build_batches,
-    build_optimizer,
-    keep_memory,
-    learning_rate,
-    train_step,
-    use_threads,
-)
-from tellframe.train.models import ClipModel, build_model
+from tellframe.train.loop import build_batches, keep_memory, train_step, use_threads
+from tellframe.train.state import TrainState, build_state
 
 
 def bench_train(
@@ -49,21 +42,18 @@ def bench_train(
     keep_memory()
     use_threads(config.optim)
     data, _ = load_data(config.data, config.recipe)
-    model = build_model(config.model, config.recipe).to(memory_format=torch.channels_last)
-    mean_model = build_model(config.model, config.recipe)
-    optimizer = build_optimizer(model, config.optim)
-    batches = build_batches(data, model, config)
-    model.train()
+    state = build_state(config)
+    batches = build_batches(data, state.model, config)
+    state.model.train()
     loader = iter(open_batches(batches, 0, (rounds + 1) * steps, workers))
     clips = 2 * config.batch.num_pairs
     seconds: dict[str, list[float]] = {"train": [], "bare": []}
     for number in range(rounds + 1):  # the first to warm up
         begin = time.perf_counter()
         for step in range(steps):
-            rate = learning_rate(step, config.optim)
-            train_step(model, mean_model, optimizer, next(loader), step, rate, config.optim)
+            train_step(state, next(loader), step, config.optim)
         middle = time.perf_counter()
-        _bare_steps(model, config, clips, steps)
+        _bare_steps(state, config, clips, steps)
         if number:
             seconds["train"].append(middle - begin)
             seconds["bare"].append(time.perf_counter() - middle)
@@ -80,11 +70,15 @@ def bench_train(
     }
 
 
-def _bare_steps(model: ClipModel, config: TrainConfig, clips: int, steps: int) -> None:
+def _bare_steps(state: TrainState, config: TrainConfig, clips: int, steps: int) -> None:
     size, frames = config.recipe.crop_size, config.batch.frames
-    crops = torch.randint(0, 256, (clips, frames, size, size, 3), dtype=torch.uint8)
-    valid = torch.ones(clips, frames, dtype=torch.bool)
+    shape = (clips, frames, size, size, 3)
+    crops = torch.randint(0, 256, shape, dtype=torch.uint8, device=state.device)
+    valid = torch.ones(clips, frames, dtype=torch.bool, device=state.device)
     for _ in range(steps):
-        model.zero_grad(set_to_none=True)
-        logits, maps = model.forward_train(crops, valid)
-        (logits.mean() + maps.mean()).backward()  # type: ignore[no-untyped-call]
+        state.model.zero_grad(set_to_none=True)
+        with state.autocast():
+            logits, maps = state.model.forward_train(crops, valid)
+        loss = logits.mean() + maps.mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+    loss.item()  # a GPU may still be at work

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -17,28 +14,7 @@ from torch import Tensor, nn
 from tellframe.errors import ConfigError
 from tellframe.train.config import TrainConfig, config_from_dict
 from tellframe.train.models import ClipModel, build_model
-
-
-@dataclass(slots=True)
-class Progress:
-    """What training remembers of its validations."""
-
-    best: float = math.inf
-    """The lowest log loss."""
-    stale: int = 0
-    """Validations since then, or since the rate was last reduced."""
-    reductions: int = 0
-    """How often the rate was reduced."""
-
-    def note(self, log_loss: float, patience: int) -> bool:
-        """Take a validation in; return whether it is the best so far."""
-        if log_loss < self.best:
-            self.best, self.stale = log_loss, 0
-            return True
-        self.stale += 1
-        if self.stale > patience:
-            self.stale, self.reductions = 0, self.reductions + 1
-        return False
+from tellframe.train.state import Progress, TrainState
 
 
 def save_best(folder: Path, config: TrainConfig, mean_model: nn.Module, step: int) -> None:
@@ -47,21 +23,17 @@ def save_best(folder: Path, config: TrainConfig, mean_model: nn.Module, step: in
     _write_tensors(folder / "best.safetensors", tensors, _describe(config, step))
 
 
-def save_checkpoint(
-    folder: Path,
-    config: TrainConfig,
-    model: nn.Module,
-    mean_model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    progress: Progress,
-) -> None:
-    """Write weights, running mean and optimiser state; replaced only when complete."""
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"mean.{k}": v for k, v in mean_model.state_dict().items()}
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
-    meta = {**_describe(config, step), "progress": dataclasses.asdict(progress)}
+def save_checkpoint(folder: Path, config: TrainConfig, state: TrainState, step: int) -> None:
+    """Write everything that a run needs to go on; replaced only when complete."""
+    tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
+    tensors |= {f"mean.{k}": v for k, v in state.mean_model.state_dict().items()}
+    for i, kept in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{k}": v for k, v in kept.items()}
+    meta = {
+        **_describe(config, step),
+        "progress": dataclasses.asdict(state.progress),
+        "scaler": state.scaler.state_dict(),
+    }
     _write_tensors(folder / "checkpoint.safetensors", tensors, meta)
     text = folder / "checkpoint.json.part"
     text.write_text(json.dumps(meta, indent=2), encoding="utf-8")
@@ -108,14 +80,8 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def load_checkpoint(
-    folder: Path,
-    config: TrainConfig,
-    model: nn.Module,
-    mean_model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> tuple[int, Progress]:
-    """Restore everything; return the step to go on with, and what was remembered.
+def load_checkpoint(folder: Path, config: TrainConfig, state: TrainState) -> int:
+    """Restore everything; return the step to go on with.
 
     Raises:
         ConfigError: there is no checkpoint, or one of another configuration.
@@ -124,15 +90,17 @@ def load_checkpoint(
     # Built anew, so that a key that came with a later version counts as its default.
     if config_from_dict(meta["config"]) != config:
         raise ConfigError(f"{folder}: its checkpoint was made with another configuration")
-    model.load_state_dict(_part(tensors, "model."))
-    mean_model.load_state_dict(_part(tensors, "mean."))
-    state = optimizer.state_dict()
-    state["state"] = {}
+    state.model.load_state_dict(_part(tensors, "model."))
+    state.mean_model.load_state_dict(_part(tensors, "mean."))
+    kept = state.optimizer.state_dict()
+    kept["state"] = {}
     for key, tensor in _part(tensors, "optimizer.").items():
         index, name = key.split(".")
-        state["state"].setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict(state)
-    return int(meta["step"]), Progress(**meta.get("progress", {}))
+        kept["state"].setdefault(int(index), {})[name] = tensor
+    state.optimizer.load_state_dict(kept)
+    state.scaler.load_state_dict(meta.get("scaler", {}))
+    state.progress = Progress(**meta.get("progress", {}))
+    return int(meta["step"])
 
 
 def load_start(folder: Path, config: TrainConfig, model: nn.Module) -> None:
@@ -172,7 +140,8 @@ def load_trained(folder: Path) -> tuple[ClipModel, TrainConfig, dict[str, Any]]:
     config = config_from_dict(values)
     if config.optim.keep == "best":
         meta, tensors = read_checkpoint(folder, "best")
-    blank = {**values, "model": {**values["model"], "pretrained": ""}}
+    # A frozen backbone would ask for the weights that it started from; it trains no more.
+    blank = {**values, "model": {**values["model"], "pretrained": "", "frozen": False}}
     model = build_model(config_from_dict(blank).model, config.recipe)
     model.load_state_dict(_part(tensors, "mean."))
     return model.eval(), config, meta

