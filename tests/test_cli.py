@@ -13,7 +13,7 @@ from tellframe.types import Label, Reason, Verdict
 
 VERBS = (
     *("detect", "models", "doctor", "train", "export", "calibrate", "evaluate", "submit", "score"),
-    "bench",
+    *("bench", "sweep"),
 )
 
 

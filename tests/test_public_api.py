@@ -29,7 +29,7 @@ def loaded_modules(statement):
 
 @pytest.mark.parametrize("module", ["tellframe", "tellframe.cli", "tellframe.report"])
 def test_importing_is_light(module):
-    heavy = {"torch", "timm", "onnxruntime", "av", "cv2", "sklearn", "PIL"}
+    heavy = {"torch", "timm", "onnxruntime", "av", "cv2", "sklearn", "PIL", "optuna"}
     assert not loaded_modules(f"import {module}") & heavy
 
 

@@ -17,6 +17,7 @@ from tellframe.cli import (
     evaluation,
     status,
     submission,
+    sweep,
     training,
 )
 from tellframe.errors import TellframeError
@@ -59,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     detect.add_detect(verbs)
     training.add_train(verbs)
+    sweep.add_sweep(verbs)
     training.add_export(verbs)
     calibration.add_calibrate(verbs)
     evaluation.add_evaluate(verbs)
