@@ -24,7 +24,7 @@ from tellframe.train.checkpoint import load_trained
 from tellframe.train.models import ClipModel, MeanModel
 
 TOLERANCE: Final = 1e-4
-"""Largest difference allowed between ONNX Runtime's logits and the exact ones: torch's in float64."""
+"""Largest difference allowed between ONNX Runtime's logits and torch's in float64."""
 LICENCE: Final = "Apache-2.0; see the model card for the terms of the training data"
 
 
