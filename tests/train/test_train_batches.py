@@ -12,6 +12,7 @@ import torch
 from tellframe.errors import ConfigError
 from tellframe.recipe import Recipe
 from tellframe.train import batches as batches_module
+from tellframe.train.autoencoder import Autoencoder
 from tellframe.train.batches import PairBatches, open_batches
 from tellframe.train.config import AugmentConfig, BatchConfig
 
@@ -153,7 +154,7 @@ def test_blends_are_made_of_reals_alone(faces):
     reals += [s.sample(None).real[0] for s in faces.data().stills + faces.data().portraits]
     seen = set()
     for _ in range(200):
-        drawn = batches._real(rng)
+        drawn = batches.draw_real(rng)
         assert drawn.fake is drawn.real
         seen.add(next(i for i, r in enumerate(reals) if np.array_equal(r, drawn.real[0])))
     assert seen == set(range(len(reals)))
@@ -168,19 +169,30 @@ def test_blends_are_made_of_reals_alone(faces):
         ({}, {"self_blend", "swap_blend", "part_blend"}),
         ({"swap_blend": 0.0}, {"self_blend", "part_blend"}),
         ({"self_blend": 0.0, "part_blend": 0.0, "mixup": 0.1}, {"swap_blend", "mixup"}),
+        (
+            {"self_blend": 0.0, "painted_blend": 0.5},
+            {"swap_blend", "painted_blend", "part_blend"},
+        ),
     ],
 )
-def test_makers_are_drawn_by_their_weights(faces, monkeypatch, weights, names):
+def test_makers_are_drawn_by_their_weights(faces, weights, names):
     used = set()
-    for name, maker in batches_module.MAKERS.items():
-        monkeypatch.setitem(
-            batches_module.MAKERS, name, lambda *given, n=name, m=maker: (used.add(n), m(*given))[1]
-        )
-    config = AugmentConfig(**weights)
-    batches = PairBatches(faces.data(), pairs(0, 0, 2, 2), RECIPE, 2, 0, config)
+    data = dataclasses.replace(faces.data(), coders=(Autoencoder(32, 2, 8).eval(),))
+    batches = PairBatches(data, pairs(0, 0, 2, 2), RECIPE, 2, 0, AugmentConfig(**weights))
+    batches.makers = {
+        name: lambda *given, n=name, m=maker: (used.add(n), m(*given))[1]
+        for name, maker in batches.makers.items()
+    }
     for step in range(12):
         batches[step]
     assert used == names
+
+
+def test_painted_blends_need_autoencoders(faces):
+    config = AugmentConfig(painted_blend=0.5)
+    with pytest.raises(ConfigError, match=r"painted_blend.*\[data\] autoencoders"):
+        PairBatches(faces.data(), pairs(0, 0, 0, 1), RECIPE, 2, 0, config)
+    PairBatches(faces.data(), pairs(2, 0, 0, 0), RECIPE, 2, 0, config)  # none is asked for
 
 
 def test_differences_follow_the_mirror(faces):

@@ -252,6 +252,22 @@ def test_a_frozen_backbone_keeps_weights_and_statistics(head):
     assert build(head).train().backbone.training
 
 
+def test_frozen_stages_are_the_first_ones():
+    model = build(frozen_stages=2, start="runs/trained")
+    before = {k: v.clone() for k, v in model.backbone.state_dict().items()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    logit, marks = model.train().forward_train(clips(), MASK)
+    (logit.square().sum() + logit.sum() + marks.sum()).backward()
+    optimizer.step()
+    after = model.backbone.state_dict()
+    same = {k: torch.equal(v, after[k]) for k, v in before.items()}
+    frozen = [k for k in same if k.startswith(("conv_stem.", "bn1.", "blocks.0."))]
+    assert all(same[k] for k in frozen)
+    assert not any(same[k] for k in same if k not in frozen)
+    with pytest.raises(ConfigError, match=r"frozen_stages = 50: test_efficientnet has \d+;"):
+        build(frozen_stages=50, start="runs/trained")
+
+
 def test_pixels_are_normalised_as_the_recipe_says():
     model = build().eval()
     seen = []

@@ -93,6 +93,7 @@ def show_augment(config: TrainConfig, path: Path) -> None:
 
     from tellframe.report.files import open_replacing
     from tellframe.train.augment.sheet import show
+    from tellframe.train.autoencoder import all_makers, load_autoencoders
     from tellframe.train.examples import load_examples
 
     rng = np.random.default_rng(config.optim.seed)
@@ -103,6 +104,7 @@ def show_augment(config: TrainConfig, path: Path) -> None:
         rng,
         size=recipe.crop_size,
         margin=recipe.margin,
+        makers=all_makers(load_autoencoders(config.data.autoencoders)),
     )
     with open_replacing(path) as stream:
         stream.write(page)

@@ -10,6 +10,7 @@ from pathlib import Path
 import timm
 import torch
 from safetensors.torch import load_file
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from tellframe.errors import ConfigError
@@ -42,6 +43,26 @@ def build_backbone(config: ModelConfig, size: int) -> tuple[nn.Module, int]:
     if config.pretrained not in ("", "timm"):
         _load_in_order(backbone, config.pretrained)
     return backbone, _num_channels(backbone, config.backbone, size)
+
+
+def frozen_modules(backbone: nn.Module, config: ModelConfig) -> tuple[nn.Module, ...]:
+    """Return the modules that training leaves as they are: all, those of the first stages, or none.
+
+    Raises:
+        ConfigError: the backbone has no more stages than are to be frozen.
+    """
+    if config.frozen:
+        return (backbone,)
+    if not config.frozen_stages:
+        return ()
+    stages = group_parameters(backbone, backbone.group_matcher(coarse=True))  # type: ignore[operator]
+    if config.frozen_stages >= len(stages):
+        raise ConfigError(
+            f"[model] frozen_stages = {config.frozen_stages}: {config.backbone} has {len(stages)}; "
+            "frozen = true freezes them all"
+        )
+    first = [name for at in sorted(stages)[: config.frozen_stages] for name in stages[at]]
+    return tuple(backbone.get_submodule(name) for name in {n.rpartition(".")[0]: 0 for n in first})
 
 
 @torch.no_grad()

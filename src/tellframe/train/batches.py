@@ -19,7 +19,6 @@ from tellframe.recipe import Recipe
 from tellframe.train.augment import (
     FROM_PAIRS,
     FROM_REALS,
-    MAKERS,
     Frames,
     Sample,
     arrange,
@@ -28,6 +27,7 @@ from tellframe.train.augment import (
     degrade,
     difference_target,
 )
+from tellframe.train.autoencoder import all_makers
 from tellframe.train.config import AugmentConfig, BatchConfig
 from tellframe.train.data import TrainingData
 from tellframe.train.videos import VideoScene
@@ -94,6 +94,7 @@ class PairBatches(Dataset[Batch]):
     ) -> None:
         self.data, self.batch, self.recipe = data, batch, recipe
         self.augment = augment or AugmentConfig()
+        self.makers = all_makers(data.coders)
         self.cells, self.seed = cells, seed
         self.places = range(batch.num_pairs) if places is None else places
         self.by_method: dict[str, list[tuple[VideoScene, int]]] = defaultdict(list)
@@ -124,6 +125,8 @@ class PairBatches(Dataset[Batch]):
             raise ConfigError("[batch] clip_pairs: the shards have no real clip, or no fake one")
         if batch.clip_pairs and not apart and not self.clip_scenes:
             raise ConfigError("[batch] clip_pairs: the shards have no fake with its original")
+        if batch.self_blends and self.augment.painted_blend and not data.coders:
+            raise ConfigError("[augment] painted_blend: set [data] autoencoders to their weights")
         if batch.num_pairs - apart > batch.self_blends and not (
             self.by_method or data.stills or self.clip_scenes
         ):
@@ -239,9 +242,9 @@ class PairBatches(Dataset[Batch]):
 
     def _weaker_pair(self, rng: np.random.Generator) -> Sample:
         pair = self._video_pair(rng) if rng.random() < 0.6 else self._still_pair(rng)
-        return MAKERS[choose(FROM_PAIRS, self.augment, rng)](pair, pair, rng)
+        return self.makers[choose(FROM_PAIRS, self.augment, rng)](pair, pair, rng)
 
-    def _real(self, rng: np.random.Generator) -> Sample:
+    def draw_real(self, rng: np.random.Generator) -> Sample:
         """Draw a real face: from all sources alike, or from what there is of them."""
         scenes = self.data.videos + self.data.reals
         pictures = self.data.stills or self.data.portraits
@@ -256,10 +259,10 @@ class PairBatches(Dataset[Batch]):
         return pictures[rng.integers(len(pictures))].sample(None)
 
     def _blend(self, rng: np.random.Generator) -> Sample:
-        sample = self._real(rng)
+        sample = self.draw_real(rng)
         name = choose(FROM_REALS, self.augment, rng)
-        other = self._real(rng) if name == "swap_blend" else sample  # to draw one takes time
-        return MAKERS[name](sample, other, rng)
+        other = sample if name == "self_blend" else self.draw_real(rng)  # to draw one takes time
+        return self.makers[name](sample, other, rng)
 
 
 def _pad(parts: list[NDArray[Any]], length: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:

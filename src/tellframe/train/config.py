@@ -40,6 +40,9 @@ class ModelConfig:
     frozen: bool = False
     """Whether the backbone keeps its weights and batch statistics in training; they must come from
     `pretrained` or `start`."""
+    frozen_stages: int = 0
+    """First stages of the backbone, by timm's grouping with the stem as the first, that stay as
+    `pretrained` or `start` gives them: the costliest ones to train, at the highest resolution."""
     pretrained: str = ""
     """File with a state dict (.pth, .safetensors, or a wheel that holds one .pth) whose tensors
     have timm's names or, but for .safetensors, follow timm's in order; "timm" for timm's own
@@ -54,13 +57,17 @@ class ModelConfig:
         if self.head not in HEADS:
             nearest = difflib.get_close_matches(self.head, HEADS, 1, 0.0)
             raise ConfigError(f"[model] head = {self.head!r}: did you mean {nearest[0]!r}?")
-        limits = {"hidden": self.hidden >= 1, "layers": self.layers >= 1}
+        limits = {
+            "frozen_stages": self.frozen_stages >= 0,
+            "hidden": self.hidden >= 1,
+            "layers": self.layers >= 1,
+        }
         for name, good in {**limits, "dropout": 0 <= self.dropout < 1}.items():
             if not good:
                 raise ConfigError(f"[model] {name} = {getattr(self, name)!r} is out of range")
-        if self.frozen and not (self.pretrained or self.start):
+        if (self.frozen or self.frozen_stages) and not (self.pretrained or self.start):
             raise ConfigError(
-                "[model] frozen = true: random weights would stay random; set pretrained or start"
+                "[model] frozen: random weights would stay random; set pretrained or start"
             )
 
 
@@ -74,6 +81,9 @@ class DataConfig:
     """Zips of single face crops with a labels.csv: file, label, original."""
     portraits: tuple[str, ...] = ()
     """Folders of pictures of real faces, used as material for blends."""
+    autoencoders: tuple[str, ...] = ()
+    """Weights of face autoencoders, files or folders of them, made by
+    scripts/train_autoencoders.py; "painted_blend" needs them."""
     shards: tuple[str, ...] = ()
     """Data sets of `tellframe build`, folders or addresses. Theirs may be a wider margin and larger
     crops than the model's, which gives the augmentation room."""
@@ -141,7 +151,7 @@ class BatchConfig:
 class AugmentConfig:
     """How often each augmentation of `tellframe.train.augment` comes: probabilities, 0 to 1.
 
-    Those of the first four are relative weights among the makers that can take each other's place.
+    Those of the first five are relative weights among the makers that can take each other's place.
 
     Raises:
         ConfigError: a value lies outside 0 to 1, or both makers of a kind have none.
@@ -151,6 +161,8 @@ class AugmentConfig:
     """Of the fakes made of reals: a face blended with an altered copy of itself."""
     swap_blend: float = 0.5
     """Of the fakes made of reals: with the face of another real person."""
+    painted_blend: float = 0.0
+    """Of the fakes made of reals: with a face, its own or another's, that an autoencoder made."""
     part_blend: float = 1.0
     """Of the fakes weakened by their own original: a part of the face kept."""
     mixup: float = 0.0
@@ -180,9 +192,9 @@ class AugmentConfig:
                 raise ConfigError(
                     f"[augment]: {name} = {getattr(self, name)} must lie between 0 and 1"
                 )
-        for one, other in (("self_blend", "swap_blend"), ("part_blend", "mixup")):
-            if not getattr(self, one) + getattr(self, other):
-                raise ConfigError(f"[augment]: one of {one} and {other} must be above 0")
+        for names in (("self_blend", "swap_blend", "painted_blend"), ("part_blend", "mixup")):
+            if not sum(getattr(self, name) for name in names):
+                raise ConfigError(f"[augment]: one of {', '.join(names)} must be above 0")
 
 
 @dataclass(frozen=True, slots=True)

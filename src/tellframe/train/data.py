@@ -21,6 +21,7 @@ from tellframe.evaluate import read_stills
 from tellframe.faces import FaceDetector, load_face_detector
 from tellframe.recipe import Recipe
 from tellframe.train.augment import Image, Points, Sample
+from tellframe.train.autoencoder import Autoencoder, load_autoencoders
 from tellframe.train.clips import ClipScene, load_scenes
 from tellframe.train.config import DataConfig
 from tellframe.train.videos import VideoScene, cache_key, cut_videos
@@ -57,6 +58,8 @@ class TrainingData:
     """Without fakes: material for blends."""
     clips: tuple[ClipScene, ...] = ()
     """Out of shards."""
+    coders: tuple[Autoencoder, ...] = ()
+    """Paint faces for blends."""
 
 
 def held_out(group: str, share: float) -> bool:
@@ -86,6 +89,8 @@ def load_data(config: DataConfig, recipe: Recipe) -> tuple[TrainingData, Trainin
         ]
     with _naming("shards"):
         clips = _split_clips(config, recipe) if config.shards else ([], [])
+    with _naming("autoencoders"):
+        coders = load_autoencoders(config.autoencoders)
     sides: list[TrainingData] = []
     for validation in (False, True):
         videos = [s for s in scenes if held_out(s.group, config.validation) is validation]
@@ -98,6 +103,7 @@ def load_data(config: DataConfig, recipe: Recipe) -> tuple[TrainingData, Trainin
                     p for g, p in portraits if held_out(g, config.validation) is validation
                 ),
                 clips=tuple(clips[validation]),
+                coders=coders,
             )
         )
     train, val = sides

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from tellframe.recipe import Recipe
-from tellframe.train.backbone import build_backbone
+from tellframe.train.backbone import build_backbone, frozen_modules
 from tellframe.train.config import ModelConfig
 
 
@@ -45,9 +45,10 @@ class ClipModel(nn.Module, ABC):
 
     def __init__(self, config: ModelConfig, recipe: Recipe) -> None:
         super().__init__()
-        self.frozen = config.frozen
         self.backbone, width = build_backbone(config, recipe.crop_size)
-        self.backbone.requires_grad_(not config.frozen)
+        self.frozen = frozen_modules(self.backbone, config)
+        for module in self.frozen:
+            module.requires_grad_(False)
         self.dropout = nn.Dropout(config.dropout)
         self.head = self._new_head(width, config)
         self.difference = nn.Conv2d(width, 1, 1)
@@ -56,10 +57,10 @@ class ClipModel(nn.Module, ABC):
         self.train()
 
     def train(self, mode: bool = True) -> ClipModel:
-        """Set the mode; a frozen backbone stays in that of judging, its statistics fixed."""
+        """Set the mode; what is frozen stays in that of judging, its statistics fixed."""
         super().train(mode)
-        if self.frozen:
-            self.backbone.eval()
+        for module in self.frozen:
+            module.eval()
         return self
 
     def features(self, crops: Tensor) -> Tensor:

@@ -96,15 +96,26 @@ def self_blend(sample: Sample, rng: np.random.Generator) -> Sample:
     moved = [
         _warp(frame, w, side, cv2.INTER_LINEAR) for frame, w in zip(source, warps, strict=True)
     ]
-    return _blend_faces(sample, real, np.stack(moved), target, rng)
+    return blend_faces(sample, real, np.stack(moved), target, rng)
 
 
 def swap_blend(sample: Sample, other: Sample, rng: np.random.Generator) -> Sample:
     """Blend another real person's face into a real one, warped by the landmarks of each frame.
 
     As in FaceForensics++'s FaceSwap, with the coarse inner face of the first autoencoders. Of both
-    samples only the real is used. Where the other clip is shorter, it is played to and fro; where
-    that person looks to the other side, it is mirrored.
+    samples only the real is used.
+    """
+    return blend_faces(sample, sample.real, bring_face(sample, other, rng), sample.real, rng)
+
+
+def bring_face(sample: Sample, other: Sample, rng: np.random.Generator) -> Frames:
+    """Warp another person's face onto the sample's, as coarse as a small network makes it.
+
+    Where the other clip is shorter, it is played to and fro; where that person looks to the other
+    side, it is mirrored.
+
+    Returns:
+        Shape (T, P, P, 3), the frames of `other.real` moved to the landmarks of `sample`.
     """
     if turn(sample.landmarks) * turn(other.landmarks) < 0:
         other = flip_sample(replace(other, fake=other.real))
@@ -116,7 +127,7 @@ def swap_blend(sample: Sample, other: Sample, rng: np.random.Generator) -> Sampl
         _bring(other.real[b], similarity_transform(other.landmarks[b], points), side, factor)
         for b, points in zip(order, sample.landmarks, strict=True)
     ]
-    return _blend_faces(sample, sample.real, np.stack(source), sample.real, rng)
+    return np.stack(source)
 
 
 def turn(landmarks: Points) -> float:
@@ -151,10 +162,18 @@ def _warp(frame: Image, matrix: NDArray[np.float64], side: int, smooth: int) -> 
     )
 
 
-def _blend_faces(
+def blend_faces(
     sample: Sample, real: Frames, source: Frames, target: Frames, rng: np.random.Generator
 ) -> Sample:
-    """Blend source into target within the face hull; colours matched more or less."""
+    """Blend source into target within the face hull; colours matched more or less.
+
+    Args:
+        sample: gives the landmarks.
+        real: (T, P, P, 3), the real of the pair that is made.
+        source: (T, P, P, 3), the faces that come in, at their places.
+        target: (T, P, P, 3), what they are blended into.
+        rng: draws mask, strength and colour.
+    """
     masks = soft_masks(HULL, sample.landmarks, real.shape[1], rng)
     source = match_colour(source, target, masks > 0.5, float(rng.uniform(0.5, 1.0)))
     masks *= np.float32(rng.choice([0.5, 0.75, 1.0, 1.0, 1.0]))

@@ -37,7 +37,7 @@ MAKERS: Final[dict[str, Maker]] = {
     "mixup": _alone(mixup),
 }
 """Make a fake, or a weaker fake. Their values in the configuration are relative weights."""
-FROM_REALS: Final = ("self_blend", "swap_blend")
+FROM_REALS: Final = ("self_blend", "swap_blend", "painted_blend")
 """Makers that need a real face alone."""
 FROM_PAIRS: Final = ("part_blend", "mixup")
 """Makers that need a fake and its own original."""

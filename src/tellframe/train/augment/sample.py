@@ -123,8 +123,8 @@ def crop_sample(
     boxes = sample.boxes
     zoom, shift, angle, smooth = 1.0, np.zeros(2), 0.0, cv2.INTER_LINEAR
     if rng is not None:
-        # Down to 0.72, because the still crops show the face so close.
-        zoom = rng.uniform(0.72, 1.15)
+        # Down to 0.62, because the still crops show the face so close: 0.68 of its box.
+        zoom = rng.uniform(0.62, 1.2)
         shift = rng.uniform(-0.05, 0.05, 2)
         angle = float(rng.normal(0, 4))
         smooth = [cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_CUBIC][rng.integers(3)]

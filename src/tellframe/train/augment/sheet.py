@@ -20,6 +20,7 @@ from tellframe.train.augment.registry import (
     FROM_REALS,
     MAKERS,
     Change,
+    Maker,
     apply,
 )
 from tellframe.train.augment.sample import Frames, Image, Sample, crop_sample, map_halves
@@ -55,6 +56,7 @@ def show(
     *,
     size: int = 224,
     margin: float = 0.1,
+    makers: Mapping[str, Maker] = MAKERS,
 ) -> str:
     """Show every augmentation by its name on some samples: before and after, as real, fake, gap.
 
@@ -64,6 +66,7 @@ def show(
         rng: draws all parameters; the page is the same for the same generator.
         size: side of the crops that are shown, as in the recipe.
         margin: as in the recipe.
+        makers: of fakes, those that need more than a sample included.
 
     Returns:
         The page, HTML.
@@ -76,7 +79,10 @@ def show(
         f'<p class="note">Each row shows crops before and after one augmentation: the real, its '
         f"fake and their difference, amplified {CONTRAST} times; clips as frames in order of time, "
         "stills pixel by pixel. What is drawn at random is drawn anew for each row.</p>",
-        *(_maker_part(name, samples, config, rng, (size, margin)) for name in MAKERS),
+        *(
+            _maker_part(name, make, samples, config, rng, (size, margin))
+            for name, make in makers.items()
+        ),
         *(_change_part(name, change, cropped, config, rng) for name, change in changes.items()),
         _together(samples, config, rng, (size, margin)),
     ]
@@ -85,6 +91,7 @@ def show(
 
 def _maker_part(
     name: str,
+    make: Maker,
     samples: Sequence[Sample],
     config: AugmentConfig,
     rng: np.random.Generator,
@@ -96,7 +103,7 @@ def _maker_part(
         if name in FROM_PAIRS and sample.fake is sample.real:
             continue
         shown = replace(sample, fake=sample.real) if name in FROM_REALS else sample
-        made = MAKERS[name](shown, samples[at - 1], rng)
+        made = make(shown, samples[at - 1], rng)
         rows.append(
             _row(
                 {
@@ -105,7 +112,7 @@ def _maker_part(
                 }
             )
         )
-    return _part(name, MAKERS[name], f"weight {getattr(config, name):g}", rows)
+    return _part(name, make, f"weight {getattr(config, name):g}", rows)
 
 
 def _change_part(
