@@ -557,8 +557,9 @@ def test_a_resumed_stage_does_not_start_again(config, run, tmp_path):
 def test_a_start_that_does_not_fit_is_refused(config, run, tmp_path):
     run(config, tmp_path / "one")
     start = {"start": str(tmp_path / "one")}
-    with pytest.raises(RecipeMismatchError, match=r"one and this configuration.*margin"):
-        run(changed(config, model=start, recipe={"margin": 0.4}), tmp_path / "two")
+    with pytest.raises(RecipeMismatchError, match=r"one and this configuration.*mean"):
+        run(changed(config, model=start, recipe={"mean": (0.4, 0.5, 0.5)}), tmp_path / "two")
+    run(changed(config, model=start, recipe={"margin": 0.4}), tmp_path / "wider")
     with pytest.raises(ConfigError, match="has the backbone test_efficientnet, not test_resnet"):
         run(changed(config, model={**start, "backbone": "test_resnet"}), tmp_path / "two")
     with pytest.raises(ConfigError, match="absent: holds no checkpoint"):

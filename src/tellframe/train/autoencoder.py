@@ -161,8 +161,8 @@ def bend(face: Image, rng: np.random.Generator) -> Image:
     shifts = rng.normal(0, 0.02 * size, (_GRID, _GRID, 2)).astype(np.float32)
     fine = np.asarray(cv2.resize(shifts, (size, size), interpolation=cv2.INTER_CUBIC))
     at = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1).astype(np.float32) + fine
-    none = np.empty(0)
-    return as_picture(cv2.remap(face, at, none, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
+    x, y = at[..., 0], at[..., 1]
+    return as_picture(cv2.remap(face, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
 
 
 def train_autoencoder(

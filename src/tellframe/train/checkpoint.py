@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def load_start(folder: Path, config: TrainConfig, model: nn.Module) -> None:
 
     Raises:
         ConfigError: there is no checkpoint, or one of another backbone.
-        RecipeMismatchError: that run has another recipe, whose normalisation its weights hold.
+        RecipeMismatchError: that run has another normalisation, which its weights hold.
     """
     meta, tensors = read_checkpoint(folder)
     other = config_from_dict(meta["config"])
@@ -117,7 +118,9 @@ def load_start(folder: Path, config: TrainConfig, model: nn.Module) -> None:
             f"[model] start = {str(folder)!r}: has the backbone {other.model.backbone}, "
             f"not {config.model.backbone}"
         )
-    other.recipe.require_same(config.recipe, f"{folder} and this configuration")
+    # Weights can go on with crops of another size or margin, but not in other units.
+    normalisation = replace(config.recipe, mean=other.recipe.mean, std=other.recipe.std)
+    normalisation.require_same(config.recipe, f"{folder} and this configuration")
     # What the other head lacks keeps its start, and what it alone has is left out.
     same = other.model.head == config.model.head
     try:
