@@ -18,10 +18,18 @@ import measure_robustness
 import measuring
 from conditions import CONDITIONS
 from conditions import make_video as make_one
-from measure_robustness import ORIGINAL, largest_drop, make_tables, measure_condition, parse
+from measure_robustness import (
+    ORIGINAL,
+    largest_drop,
+    make_all,
+    make_tables,
+    measure_condition,
+    parse,
+)
+from tellframe.data.manifest import Video
 from tellframe.detector import load
-from tellframe.errors import UsageError
-from tellframe.evaluate.sources import open_source
+from tellframe.errors import DataError, UsageError
+from tellframe.evaluate.sources import Videos, open_source
 from tellframe.video import list_frames, read_frames
 
 BY_NAME = {c.name: c for c in CONDITIONS}
@@ -103,6 +111,22 @@ def test_a_condition_is_measured_once_and_leaves_nothing(tmp_path, make_video, m
     assert len(asked) == 2
     assert not list(work.iterdir())
     assert not list((tmp_path / "out").rglob("*.mp4"))
+
+
+def test_a_video_that_cannot_be_made_is_missing(tmp_path, row, capsys):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    source = Videos((row(True, None, path="a.mp4", split="dev"),),
+                    (Video("a.mp4", str(tmp_path / "broken.mp4")),))  # fmt: skip
+    made = make_all(source, tmp_path / "new", CONDITIONS[0], 1)
+    assert not Path(made.videos[0].location).exists()
+    assert [r.path for r in made.rows] == ["a.mp4"]
+    assert "broken.mp4" in capsys.readouterr().err
+
+
+def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, row):
+    source = Videos((row(True, None, path="../a.mp4"),), (Video("../a.mp4", "a.mp4"),))
+    with pytest.raises(DataError, match="leads out of the folder"):
+        make_all(source, tmp_path / "new", CONDITIONS[0], 1)
 
 
 def test_videos_are_not_made_in_the_repository():
