@@ -72,6 +72,7 @@ def test_every_field_changes_the_digest():
         yunet_threshold=0.5,
         min_face_size=41,
         pyramid_factor=0.7,
+        search_every=2.0,
         keep_all=False,
         max_faces=3,
         brighten_below=10.0,

@@ -44,6 +44,9 @@ class Recipe:
     """Length in pixels of the longer side of the smallest face that is looked for."""
     pyramid_factor: float = 0.709
     """MTCNN: scale step of the image pyramid (Zhang et al. 2016)."""
+    search_every: float = 0.99
+    """Seconds after which a whole frame is searched for faces again; in frames between, known faces
+    are found near their last place. 0 searches every frame."""
     keep_all: bool = True
     """Whether all faces of a frame are kept, or only the largest."""
     max_faces: int = 16
@@ -80,6 +83,7 @@ class Recipe:
             "yunet_threshold": 0 < self.yunet_threshold < 1,
             "min_face_size": self.min_face_size >= 12,
             "pyramid_factor": 0.1 < self.pyramid_factor < 0.95,
+            "search_every": self.search_every >= 0,
             "max_faces": self.max_faces >= 1,
             "brighten_below": 0 <= self.brighten_below <= 255,
             "alignment": self.alignment in ALIGNMENTS,
@@ -139,6 +143,7 @@ class Recipe:
 DFDC_PROJECT: Final = Recipe(
     detector_thresholds=(0.9, 0.9, 0.9),
     min_face_size=20,
+    search_every=0.0,
     brighten_crops=True,
     alignment="stretch",
     margin=14 / (160 - 14),

@@ -164,3 +164,31 @@ def test_detecting_needs_no_torch(name):
         "tellframe.runtime; sys.exit('torch' in sys.modules or 'onnxruntime' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def moved(picture, x, y):
+    """The same picture on a larger grey one, its corner at (x, y)."""
+    canvas = np.full((3 * picture.shape[0] // 2, 3 * picture.shape[1] // 2, 3), 128, np.uint8)
+    canvas[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+    return canvas
+
+
+def test_a_face_is_followed_to_where_a_search_finds_it(make_detector, name, portrait):
+    detector = make_detector(name, **RELAXED)
+    known = detector.detect(moved(portrait, 40, 30))
+    there = moved(portrait, 62, 20)
+    (expected,), (found,) = detector.detect(there), detector.follow(there, known)
+    np.testing.assert_allclose(found.box, expected.box, atol=0.05 * expected.size)
+    np.testing.assert_allclose(found.landmarks, expected.landmarks, atol=0.05 * expected.size)
+
+
+def test_a_face_that_is_gone_is_not_followed(make_detector, name, portrait):
+    detector = make_detector(name, **RELAXED)
+    known = detector.detect(moved(portrait, 40, 30))
+    assert detector.follow(np.full_like(moved(portrait, 0, 0), 128), known) == []
+    assert detector.follow(moved(portrait, 0, 0), []) == [] or name == "yunet"
+
+
+def test_following_checks_its_picture(make_detector, name):
+    with pytest.raises(UsageError, match="a picture must be"):
+        make_detector(name).follow(np.zeros((40, 40), np.uint8), [])

@@ -175,6 +175,10 @@ class _Watch:
             self._dark = away, image, faces
         return faces
 
+    def follow(self, image: NDArray[np.uint8], _faces: Sequence[Face]) -> list[Face]:
+        """Do as `detect`: what is shown of every frame must not depend on the one before."""
+        return self.detect(image)
+
     def draw(self) -> Pictures:
         """Return the pictures of the frames that were kept."""
         if self._frame is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +30,21 @@ class FaceDetector(Protocol):
 
         Returns:
             The faces sorted by size, largest first; empty where there is none.
+
+        Raises:
+            UsageError: the array is no such picture.
+        """
+        ...
+
+    def follow(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Face]:
+        """Find known faces again in a later picture, at less cost where that can be had.
+
+        Args:
+            image: as for `detect`.
+            faces: of a picture of the same size, a second before at most.
+
+        Returns:
+            Those found near their places, or all faces; fewer than `faces` where one is lost.
 
         Raises:
             UsageError: the array is no such picture.
@@ -93,7 +108,14 @@ class _LimitedDetector:
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
         _require_picture(image)
-        faces = [face for face in self._inner.detect(image) if face.size >= self._min_size]
+        return self._limited(self._inner.detect(image))
+
+    def follow(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Face]:
+        _require_picture(image)
+        return self._limited(self._inner.follow(image, faces))
+
+    def _limited(self, faces: list[Face]) -> list[Face]:
+        faces = [face for face in faces if face.size >= self._min_size]
         # Ties are broken by place, so that the order never depends on how a detector works inside.
         faces.sort(key=lambda face: (-face.size, float(face.box[0]), float(face.box[1])))
         return faces[: self._max_faces]

@@ -12,6 +12,7 @@ it stay true.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +48,11 @@ _SPARE: Final = 1.6
 """Every resize starts from the most halved copy of the picture that is still this many times
 larger than its target. Reading the full picture every time took twice as long on 1080p, and the
 boxes came no closer to those of facenet-pytorch."""
+
+_REACH: Final = 0.6
+"""How far a face is looked for around its old box, in sides of that box."""
+_FITS: Final = (0.4, 2.0)
+"""Sides of P-Net's window, in sides of the old box, at which the face is looked for again."""
 
 
 class Halvings:
@@ -109,17 +115,44 @@ class MtcnnDetector:
         faces = self._finish(picture, boxes)
         return sorted(faces, key=lambda face: -face.size)
 
-    def _propose(self, picture: Halvings, scales: list[float]) -> _Array:
-        """Run P-Net over the pyramid; returns squared boxes, shape (N, 4)."""
+    def follow(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Face]:
+        """Find faces again near where they were, largest first.
+
+        As `detect`, but P-Net looks at their surroundings alone, at the levels of the pyramid that
+        fit their sizes: the finest ones, at which small faces would be found, cost most.
+
+        Args:
+            image: shape (H, W, 3), RGB, uint8.
+            faces: of an earlier picture of the same size.
+        """
+        height, width = image.shape[:2]
+        scales = pyramid_scales(height, width, self._min_face_size, self._factor)
+        picture = Halvings(Image.fromarray(np.ascontiguousarray(image)))
+        boxes = self._propose(picture, scales, [face.box for face in faces])
+        found = self._finish(picture, self._refine(picture, boxes))
+        return sorted(found, key=lambda face: -face.size)
+
+    def _propose(
+        self, picture: Halvings, scales: list[float], near: Sequence[_Array] | None = None
+    ) -> _Array:
+        """Run P-Net over the pyramid, or near some boxes; returns squared boxes, shape (N, 4)."""
         found = [np.empty((0, 9), np.float32)]
         width, height = picture.size
         for scale in scales:
             size = (int(width * scale + 1), int(height * scale + 1))
-            level = picture.resize((0, 0, width, height), size)
-            probability, offsets = slide(self._pnet, np.asarray(level))
-            proposals = decode_proposals(probability, offsets, scale, self._thresholds[0])
-            keep = suppress_overlaps(proposals[:, :4], proposals[:, 4], _SAME_LEVEL_OVERLAP)
-            found.append(proposals[keep])
+            whole = (0, 0, *size)
+            windows = [whole] if near is None else list(_windows_near(near, scale, size))
+            if not windows:
+                continue
+            level = np.asarray(picture.resize((0, 0, width, height), size))
+            for x0, y0, x1, y1 in windows:
+                probability, offsets = slide(self._pnet, level[y0:y1, x0:x1])
+                corner = (x0, y0)
+                proposals = decode_proposals(
+                    probability, offsets, scale, self._thresholds[0], corner
+                )
+                keep = suppress_overlaps(proposals[:, :4], proposals[:, 4], _SAME_LEVEL_OVERLAP)
+                found.append(proposals[keep])
         proposals = np.concatenate(found)
         proposals = proposals[suppress_overlaps(proposals[:, :4], proposals[:, 4], _OVERLAP)]
         return square(shift(proposals[:, :4], proposals[:, 5:], border=0))
@@ -144,6 +177,24 @@ class MtcnnDetector:
         boxes = shift(boxes, out["offsets"][good], border=1)
         keep = suppress_overlaps(boxes, scores, _OVERLAP, by_smaller=True)
         return [Face(boxes[i], landmarks[i], float(scores[i])) for i in keep]
+
+
+def _windows_near(
+    boxes: Sequence[_Array], scale: float, size: tuple[int, int]
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield xyxy windows of a pyramid level in which faces may be that were in `boxes`.
+
+    None for a face that the level is too fine or too coarse for. The corners lie on the grid of
+    P-Net's cells, so that it proposes there what it would in the whole level.
+    """
+    for box in boxes:
+        side = float((box[2:] - box[:2]).max())
+        if not _FITS[0] * side <= _CELL / scale <= _FITS[1] * side:
+            continue
+        low = ((box[:2] - _REACH * side) * scale / _STRIDE).astype(int).clip(0) * _STRIDE
+        high = np.minimum(np.ceil((box[2:] + _REACH * side) * scale).astype(int) + _CELL, size)
+        if (high - low >= _CELL).all():
+            yield int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
 def pyramid_scales(height: int, width: int, min_face_size: int, factor: float) -> list[float]:
@@ -182,7 +233,11 @@ def slide(network: Session, level: NDArray[np.uint8]) -> tuple[_Array, _Array]:
 
 
 def decode_proposals(
-    probability: _Array, offsets: _Array, scale: float, threshold: float
+    probability: _Array,
+    offsets: _Array,
+    scale: float,
+    threshold: float,
+    origin: tuple[int, int] = (0, 0),
 ) -> _Array:
     """Turn P-Net's maps into boxes of the full picture.
 
@@ -191,6 +246,7 @@ def decode_proposals(
         offsets: shape (4, h, w), correction of left, top, right and bottom in box sides.
         scale: scale of the pyramid level.
         threshold: lowest probability kept.
+        origin: x and y of the maps' window in the level, on the grid of the cells.
 
     Returns:
         Shape (N, 9): xyxy, probability, four offsets; at most `_MAX_PROPOSALS` of the best.
@@ -201,6 +257,7 @@ def decode_proposals(
         best = np.sort(np.argpartition(-scores, _MAX_PROPOSALS)[:_MAX_PROPOSALS])
         rows, columns, scores = rows[best], columns[best], scores[best]
     corner = np.stack([columns, rows], axis=1).astype(np.float32) * _STRIDE
+    corner += np.array(origin, dtype=np.float32)
     low = np.floor((corner + 1) / np.float32(scale))
     high = np.floor((corner + _CELL) / np.float32(scale))
     return np.concatenate([low, high, scores[:, None], offsets[:, rows, columns].T], axis=1)

@@ -90,7 +90,8 @@ class Tracker:
             image: shape (H, W, 3), the frame, compared with the last one to find scene cuts.
             sightings: its faces; all of the same position and time.
         """
-        thumbnail = _thumbnail(image, 16)
+        step = max(1, min(image.shape[:2]) // 128)  # every pixel of a large frame takes 2 ms
+        thumbnail = _thumbnail(np.ascontiguousarray(image[::step, ::step]), 16)
         if self._last_frame is not None and np.abs(thumbnail - self._last_frame).mean() > CUT:
             self.num_cuts += 1
             self._closed += self._open

@@ -1,0 +1,46 @@
+"""Find the faces of one video: everywhere every so often, near their last place in between."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tellframe.faces import FaceDetector
+from tellframe.types import Face
+
+
+class FaceFinder:
+    """Calls a face detector on the frames of one video, in order of time.
+
+    Args:
+        detector: looks at whole pictures, and near known faces.
+        search_every: seconds after which a whole picture is searched again, for those who came.
+    """
+
+    def __init__(self, detector: FaceDetector, search_every: float) -> None:
+        self._detector = detector
+        self._search_every = search_every
+        self._searched = -math.inf
+        self._shape: tuple[int, ...] = ()
+        self._faces: list[Face] = []
+
+    def find(self, image: NDArray[np.uint8], time: float) -> list[Face]:
+        """Return the faces of the next frame, the largest first.
+
+        A whole frame is searched, too, where no face is known or one of them was lost.
+
+        Args:
+            image: shape (H, W, 3), RGB, uint8.
+            time: seconds.
+        """
+        due = time - self._searched >= self._search_every
+        if self._faces and not due and image.shape == self._shape:
+            faces = self._detector.follow(image, self._faces)
+            if len(faces) == len(self._faces):
+                self._faces = faces
+                return faces
+        self._searched, self._shape = time, image.shape
+        self._faces = self._detector.detect(image)
+        return self._faces
