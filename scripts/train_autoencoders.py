@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 from pathlib import Path
 
 import torch
@@ -20,12 +21,13 @@ from tellframe.train.data import load_data
 
 
 def main() -> None:
-    """Read the command line and train one autoencoder a size."""
+    """Read the command line and train one autoencoder a size and width of the bottleneck."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/autoencoders"))
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--bottlenecks", type=int, nargs="+", default=(4, 12))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
     args = parser.parse_args()
@@ -33,14 +35,14 @@ def main() -> None:
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, autoencoders=()))
     data, _ = load_data(config.data, config.recipe)
     reals = PairBatches(data, config.batch, config.recipe, 1, args.seed)
-    for size in args.sizes:
+    for size, bottleneck in itertools.product(args.sizes, args.bottlenecks):
         torch.manual_seed(args.seed)
         train_autoencoder(
-            Autoencoder(size),
+            Autoencoder(size, bottleneck=bottleneck),
             reals.draw_real,
             args.output,
             steps=args.steps,
-            snapshots=(args.steps // 8, args.steps // 3, args.steps),
+            snapshots=(args.steps // 3, args.steps),
             seed=args.seed,
         )
 

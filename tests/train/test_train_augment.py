@@ -25,7 +25,7 @@ from tellframe.train.config import AugmentConfig
 pytestmark = pytest.mark.train
 
 SEEDS = range(4)
-MAKERS = all_makers((Autoencoder(32, 2, 8).eval(),))
+MAKERS = all_makers((Autoencoder(32, 2, 3).eval(),))
 CHANGES = ARRANGEMENTS | DEGRADATIONS
 NEVER = AugmentConfig(**dict.fromkeys(CHANGES, 0.0))
 ALWAYS = AugmentConfig(**dict.fromkeys(CHANGES, 1.0))

@@ -29,7 +29,7 @@ def trained(tmp_path_factory, faces):
     folder = tmp_path_factory.mktemp("coders")
     torch.manual_seed(0)
     train_autoencoder(
-        Autoencoder(SIZE, 8, 32),
+        Autoencoder(SIZE, 8, 6),
         lambda rng: faces.sample(int(rng.integers(12)), 1),
         folder,
         steps=150,
@@ -54,9 +54,9 @@ def test_it_learns_to_paint_faces(trained, faces):
 
 def test_snapshots_are_named_by_size_and_step_and_read_back(trained, tmp_path):
     names = [p.name for p in sorted(trained.iterdir())]
-    assert names == ["autoencoder_32_150.safetensors", "autoencoder_32_5.safetensors"]
+    assert names == ["autoencoder_32_6_150.safetensors", "autoencoder_32_6_5.safetensors"]
     (coder,) = load_autoencoders([str(trained / names[0])])
-    assert (coder.size, coder.width, coder.bottleneck, coder.training) == (SIZE, 8, 32, False)
+    assert (coder.size, coder.width, coder.bottleneck, coder.training) == (SIZE, 8, 6, False)
     save(coder, tmp_path / "again.safetensors")
     (again,) = load_autoencoders([str(tmp_path / "again.safetensors")])
     picture = np.full((1, SIZE, SIZE, 3), 90, dtype=np.uint8)

@@ -177,7 +177,7 @@ def test_blends_are_made_of_reals_alone(faces):
 )
 def test_makers_are_drawn_by_their_weights(faces, weights, names):
     used = set()
-    data = dataclasses.replace(faces.data(), coders=(Autoencoder(32, 2, 8).eval(),))
+    data = dataclasses.replace(faces.data(), coders=(Autoencoder(32, 2, 3).eval(),))
     batches = PairBatches(data, pairs(0, 0, 2, 2), RECIPE, 2, 0, AugmentConfig(**weights))
     batches.makers = {
         name: lambda *given, n=name, m=maker: (used.add(n), m(*given))[1]

@@ -32,42 +32,32 @@ SIZES: Final = (64, 96, 128)
 _ENLARGED: Final = 1.6
 """How many times `TEMPLATE` is enlarged around its middle: five eighths of the face are painted,
 brows to below the mouth, as in the first deepfakes. Tight crops of faces show as much."""
-_GRID: Final = 5
-"""Points a side of the grid whose random bending an autoencoder learns to undo."""
 
 
 class Autoencoder(nn.Module):
-    """Encoder, dense bottleneck and decoder of pixel shuffles, as the first deepfakes had them.
+    """Encoder, a small map of numbers, and a decoder of pixel shuffles.
 
     Args:
-        size: side of the faces in pixels, a multiple of 16.
-        width: channels at the finest level; they double with every halving, up to 8 times.
-        bottleneck: numbers that a face is squeezed into.
+        size: side of the faces in pixels, a multiple of 8.
+        width: channels at the finest level; they double with every halving.
+        bottleneck: channels of the smallest map, an eighth of the size: the fewer, the coarser.
     """
 
-    def __init__(self, size: int, width: int = 16, bottleneck: int = 512) -> None:
+    def __init__(self, size: int, width: int = 16, bottleneck: int = 8) -> None:
         super().__init__()
         self.size, self.width, self.bottleneck = size, width, bottleneck
-        levels = 4
-        channels = [width * min(2**k, 8) for k in range(levels)]
-        bottom = size // 2**levels
-        down: list[nn.Module] = []
-        for before, after in zip([3, *channels[:-1]], channels, strict=True):
-            down += [nn.Conv2d(before, after, 5, 2, 2), nn.LeakyReLU(0.1)]
-        self.encoder = nn.Sequential(
-            *down, nn.Flatten(), nn.Linear(channels[-1] * bottom**2, bottleneck)
-        )
-        self.spread = nn.Linear(bottleneck, channels[-1] * bottom**2)
-        self.bottom = (channels[-1], bottom, bottom)
-        up: list[nn.Module] = []
-        for before, after in zip(channels[::-1], [*channels[-2::-1], width], strict=True):
-            up += [nn.Conv2d(before, 4 * after, 3, 1, 1), nn.LeakyReLU(0.1), nn.PixelShuffle(2)]
-        self.decoder = nn.Sequential(*up, nn.Conv2d(width, 3, 5, 1, 2))
+        channels = [width, 2 * width, 4 * width]
+        layers: list[nn.Module] = []
+        for before, after in zip([3, *channels], channels, strict=False):
+            layers += [nn.Conv2d(before, after, 5, 2, 2), nn.LeakyReLU(0.1)]
+        layers += [nn.Conv2d(channels[-1], bottleneck, 1)]
+        for before, after in zip([bottleneck, *channels[::-1]], channels[::-1], strict=False):
+            layers += [nn.Conv2d(before, 4 * after, 3, 1, 1), nn.LeakyReLU(0.1), nn.PixelShuffle(2)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, 3, 5, 1, 2))
 
     def forward(self, faces: Tensor) -> Tensor:
         """Paint faces again: float32, (N, 3, S, S), 0 to 1; the result is not clipped."""
-        code = self.spread(self.encoder(faces)).unflatten(1, self.bottom)
-        return self.decoder(code)  # type: ignore[no-any-return]
+        return self.layers(faces)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def paint(self, faces: Frames) -> Frames:
@@ -155,16 +145,6 @@ def _warp(frame: Image, matrix: NDArray[np.float64], side: int, smooth: int) -> 
     )
 
 
-def bend(face: Image, rng: np.random.Generator) -> Image:
-    """Bend a face by a coarse random grid, as the training of the first deepfakes did."""
-    size = len(face)
-    shifts = rng.normal(0, 0.02 * size, (_GRID, _GRID, 2)).astype(np.float32)
-    fine = np.asarray(cv2.resize(shifts, (size, size), interpolation=cv2.INTER_CUBIC))
-    at = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1).astype(np.float32) + fine
-    x, y = at[..., 0], at[..., 1]
-    return as_picture(cv2.remap(face, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
-
-
 def train_autoencoder(
     coder: Autoencoder,
     draw: Callable[[np.random.Generator], Sample],
@@ -182,7 +162,7 @@ def train_autoencoder(
     Args:
         coder: is trained in place.
         draw: gives a sample; of it only the real is used.
-        folder: gets `autoencoder_{size}_{step}.safetensors`.
+        folder: gets `autoencoder_{size}_{bottleneck}_{step}.safetensors`.
         steps: of Adam.
         snapshots: steps after which the weights are written.
         seed: decides what is drawn.
@@ -206,20 +186,17 @@ def train_autoencoder(
         faces[rng.integers(pool, size=batch // 10)] = [face() for _ in range(batch // 10)]
         wanted = faces[rng.integers(pool, size=batch)]
         wanted = np.where(rng.random((batch, 1, 1, 1)) < 0.5, wanted[:, :, ::-1], wanted)
-        bent = np.stack([bend(picture, rng) for picture in wanted])
-        pixels, target = (
-            torch.from_numpy(np.ascontiguousarray(a)).permute(0, 3, 1, 2).float() / 255
-            for a in (bent, wanted)
-        )
-        loss = functional.l1_loss(coder(pixels), target)
+        pixels = torch.from_numpy(wanted).permute(0, 3, 1, 2).float() / 255
+        loss = functional.l1_loss(coder(pixels), pixels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         if step % 100 == 0:
-            report(f"{coder.size} px  step {step}/{steps}  L1 {float(loss.detach()):.4f}")
+            name = f"{coder.size} px, {coder.bottleneck} channels"
+            report(f"{name}  step {step}/{steps}  L1 {float(loss.detach()):.4f}")
         if step in snapshots:
-            save(coder, folder / f"autoencoder_{coder.size}_{step}.safetensors")
+            save(coder, folder / f"autoencoder_{coder.size}_{coder.bottleneck}_{step}.safetensors")
 
 
 def save(coder: Autoencoder, path: Path) -> None:
