@@ -7,7 +7,7 @@ LIGHT := .venv-light
 FULL := .venv
 # What needs the extras; the light install skips it, with the reason.
 FULL_TESTS := tests/train tests/data tests/evaluate tests/test_dev_data.py tests/test_demo_data.py \
-	tests/test_deploy.py tests/test_cli_build.py
+	tests/test_deploy.py tests/test_cli_build.py tests/serve
 FACENET := facenet_pytorch-2.6.0-py3-none-any.whl
 
 .PHONY: demo demo-data test test-light test-full lint types contracts bench samples clean
@@ -61,7 +61,7 @@ $(FULL)/.installed: pyproject.toml constraints.txt
 	test -x $(FULL)/bin/python || $(PYTHON) -m venv $(FULL)
 	$(FULL)/bin/pip install --quiet --upgrade 'pip>=25.1'
 	$(FULL)/bin/pip install --quiet -c constraints.txt torch torchvision
-	$(FULL)/bin/pip install --quiet -c constraints.txt -e '.[train,data,ray]' --group dev --group data-tests
+	$(FULL)/bin/pip install --quiet -c constraints.txt -e '.[train,data,ray,serve]' --group dev --group data-tests --group serve-tests
 	touch $@
 
 $(FULL)/$(FACENET): $(FULL)/.installed

@@ -1,0 +1,151 @@
+"""Timings: `tellframe bench`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tellframe.cli import status
+from tellframe.cli.options import add_model_options, add_verb, load_detector
+from tellframe.errors import UsageError
+
+_HELP = """what is timed, beside a bare decode of the same files:
+  detect   one video after another, models loaded; its stages; fresh processes and their memory
+  folder   all videos in one go, all cores busy
+  build    all videos into shards, all cores busy
+  train    training steps, beside a bare loop
+videos     makes videos to time, into the folder -o"""
+
+
+def add_bench(verbs: Any) -> None:
+    """Add the verb."""
+    parser = add_verb(
+        verbs,
+        run_bench,
+        "bench",
+        "time detect and build beside a bare decode, train beside a bare loop",
+        f"tellframe bench detect video.mp4 --rounds 7\n\n{_HELP}",
+    )
+    parser.add_argument(
+        "what", choices=("detect", "folder", "build", "train", "videos"), help="see below"
+    )
+    parser.add_argument(
+        "videos", nargs="*", metavar="VIDEO|FOLDER|CONFIG.toml", help="train: its configuration"
+    )
+    parser.add_argument(
+        "--portrait",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="VIDEO",
+        help="make a 10 s 1080p video with this face; may be given several times for videos",
+    )
+    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument(
+        "--copies",
+        type=int,
+        metavar="N",
+        help="how often each video is taken; build: 20, folder: 1",
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg|png", help="detect: draw the stages")
+    parser.add_argument("--no-fresh", action="store_true", help="detect: start no fresh processes")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="videos: where to")
+    parser.add_argument(
+        "--only", default="*", metavar="PATTERN", help="videos: those of these names, as 1080p-*"
+    )
+    add_model_options(parser)
+
+
+def run_bench(options: argparse.Namespace) -> int:
+    """Run the verb; return the exit status."""
+    if options.what == "train":
+        result = _bench_train(options)
+    elif options.what == "videos":
+        result = _make_videos(options)
+    else:
+        result = _bench_videos(options)
+    print(json.dumps(result, indent=2))
+    return status.DONE
+
+
+def _bench_videos(options: argparse.Namespace) -> Any:
+    from tellframe.bench.videos import make_video
+
+    if not options.videos and not options.portrait:
+        raise UsageError("bench: give videos, or --portrait VIDEO to make one")
+    if options.plot:
+        if options.what != "detect":
+            raise UsageError(f"--plot draws the stages of detect, and nothing of {options.what}")
+        from tellframe.bench.plot import check_target
+
+        check_target(options.plot)
+    with tempfile.TemporaryDirectory() as folder:
+        videos = _expand(options.videos)
+        if options.portrait:
+            videos.append(Path(folder) / "1080p-h264-1face-10s.mp4")
+            make_video(options.portrait, videos[-1])
+        return _time(options, videos)
+
+
+def _expand(inputs: Sequence[str]) -> list[Path]:
+    """Expand folders to the videos below them."""
+    from tellframe.cli.detect import find_videos
+
+    return [Path(name) for name in find_videos(inputs)]
+
+
+def _time(options: argparse.Namespace, videos: list[Path]) -> Any:
+    detector = load_detector(options)
+    if options.what == "build":
+        from tellframe.bench.build import bench_build
+        from tellframe.runtime import usable_cores
+
+        return bench_build(
+            videos * _copies(options, 20),
+            detector.recipe,
+            workers=options.threads or usable_cores(),
+            rounds=options.rounds,
+        )
+    from tellframe.bench.detect import bench_detect, bench_folder
+
+    if options.what == "folder":
+        return bench_folder(detector, videos * _copies(options, 1), options.rounds)
+    fresh = not options.no_fresh
+    results = [bench_detect(detector, v, options.rounds, fresh=fresh) for v in videos]
+    if options.plot:
+        from tellframe.bench.plot import plot_stages
+
+        plot_stages(results, options.plot)
+    return results
+
+
+def _copies(options: argparse.Namespace, default: int) -> int:
+    copies: int = default if options.copies is None else options.copies
+    if copies < 1:
+        raise UsageError(f"--copies {copies}: give at least 1")
+    return copies
+
+
+def _make_videos(options: argparse.Namespace) -> Any:
+    from tellframe.bench.videos import choose_films, make_videos
+
+    if not options.output:
+        raise UsageError("bench videos: give a folder with -o DIR")
+    made = make_videos(options.portrait, options.output, choose_films(options.only))
+    return {"videos": [str(path) for path in made.files], "missing_encoders": made.missing}
+
+
+def _bench_train(options: argparse.Namespace) -> Any:
+    if len(options.videos) != 1:
+        raise UsageError("bench train: give one training configuration")
+    from tellframe.cli.training import need_train
+
+    need_train("bench train")
+    from tellframe.train.bench import bench_train
+    from tellframe.train.config import load_config
+
+    return bench_train(load_config(Path(options.videos[0])), rounds=options.rounds)
