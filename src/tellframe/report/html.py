@@ -44,7 +44,7 @@ def write_html(verdicts: Verdict | Iterable[Verdict], path: PathLike) -> Path:
     if _is_folder(path):
         return _write_folder(as_verdicts(verdicts), target)
     rows = list(as_verdicts(verdicts))
-    page = _single_page(rows[0]) if len(rows) == 1 else _joint_page(rows)
+    page = single_page(rows[0]) if len(rows) == 1 else _joint_page(rows)
     _write(target, page)
     return target
 
@@ -61,14 +61,15 @@ def _write_folder(verdicts: Iterable[Verdict], folder: Path) -> Path:
     entries: list[tuple[Verdict, str]] = []
     for number, verdict in enumerate(verdicts, 1):
         name = _page_name(verdict, number)
-        _write(folder / name, _single_page(verdict, back='<a href="index.html">All videos</a>'))
+        _write(folder / name, single_page(verdict, back='<a href="index.html">All videos</a>'))
         entries.append((_without_evidence(verdict), name))
     body = [_head_line(""), _overview(entries), limits(2), _foot()]
     _write(folder / "index.html", page_shell(_overview_title(len(entries)), body))
     return folder / "index.html"
 
 
-def _single_page(verdict: Verdict, back: str = "") -> str:
+def single_page(verdict: Verdict, back: str = "") -> str:
+    """Return the page of one video, with a link back to all where `back` holds it as HTML."""
     title = f"{words.title(verdict)}: {words.file_name(verdict)}"
     return page_shell(title, [_head_line(back), article(verdict, 1, "video"), limits(2), _foot()])
 

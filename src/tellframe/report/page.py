@@ -62,7 +62,7 @@ def _hero(verdict: Verdict, level: int) -> str:
     return f"""<section class="hero{"" if score else " alone"}"><div>
 <p class="file"><bdi>{escaped(words.file_name(verdict))}</bdi></p>
 <h{level} class="title">{icon(verdict.label)}<span>{words.title(verdict)}</span></h{level}>
-<p class="lead">{_lead(verdict)}</p>{listed}
+<p class="lead">{lead(verdict)}</p>{listed}
 </div>{score}</section>"""
 
 
@@ -70,16 +70,20 @@ def _score(verdict: Verdict) -> str:
     probability = verdict.probability
     if probability is None:
         return ""
-    calibrated = verdict.model is None or not verdict.model.recipe_overrides
     return f"""<div class="score">
 <p class="big">{escaped(percent(probability))}</p>
 <p class="what">probability that at least one face is fake</p>
 {scale(probability)}
-<p class="meaning">{_meaning(probability) if calibrated else _NOT_CALIBRATED}</p></div>"""
+<p class="meaning">{meaning(verdict)}</p></div>"""
 
 
-def _meaning(probability: float) -> str:
-    count = round(100 * probability)
+def meaning(verdict: Verdict) -> str:
+    """Return in plain words what the probability says; "" where there is none."""
+    if verdict.probability is None:
+        return ""
+    if verdict.model is not None and verdict.model.recipe_overrides:
+        return _NOT_CALIBRATED
+    count = round(100 * verdict.probability)
     share = f"about {count}"
     if count < 1:
         share = "fewer than one"
@@ -91,7 +95,8 @@ def _meaning(probability: float) -> str:
     )
 
 
-def _lead(verdict: Verdict) -> str:
+def lead(verdict: Verdict) -> str:
+    """Return the verdict in a plain sentence, to stand below its title."""
     if words.is_unreadable(verdict):
         return "Nothing can be said about this file."
     if verdict.label is Label.INCONCLUSIVE:

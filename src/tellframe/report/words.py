@@ -25,6 +25,7 @@ COUNTER_TEXT: Final[dict[str, str]] = {
     "scene_cuts": "Cuts between scenes, at which a person counts anew",
     "dropped_short": "People left out, seen too briefly",
     "dropped_print": "Faces left out as still prints, such as posters or T-shirts",
+    "dropped_many": "People left out, more than the limit",
 }
 """Words for well-known counters; the others are shown by their name, with spaces."""
 

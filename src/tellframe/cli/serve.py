@@ -1,0 +1,160 @@
+"""The page and the API: `tellframe serve`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from tellframe.cli import status
+from tellframe.cli.options import add_model_options, add_verb
+from tellframe.errors import MissingExtraError, UsageError
+
+MIB: Final = 2**20
+TOKENS: Final = "TELLFRAME_TOKENS"
+
+
+def add_serve(verbs: Any) -> None:
+    """Add the verb."""
+    parser = add_verb(
+        verbs,
+        run_serve,
+        "serve",
+        "a page for videos in the browser, and an API for software",
+        "tellframe serve --port 8000, then open http://127.0.0.1:8000/\n\n"
+        "Without tokens it listens to this machine alone.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
+    parser.add_argument("--port", type=int, default=8000, help="0 for any free one")
+    parser.add_argument(
+        "--host-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help='name under which the service is reached, beside localhost; "*" for any',
+    )
+    parser.add_argument("--root-path", default="", metavar="/PREFIX", help="path prefix at a proxy")
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="where jobs and results are kept"
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="videos at once")
+    parser.add_argument("--queue", type=int, default=32, metavar="N", help="videos that may wait")
+    parser.add_argument("--max-mib", type=float, default=2048, metavar="N", help="largest upload")
+    parser.add_argument(
+        "--rate", type=float, default=0, metavar="N", help="uploads a minute of one client"
+    )
+    parser.add_argument(
+        "--limit-seconds", type=float, default=600, metavar="N", help="for one analysis"
+    )
+    parser.add_argument(
+        "--limit-mib", type=int, default=4096, metavar="N", help="memory of one analysis"
+    )
+    parser.add_argument(
+        "--keep-hours", type=float, default=24, metavar="N", help="age at which results go"
+    )
+    parser.add_argument(
+        "--keep-mib", type=int, default=1024, metavar="N", help="size of all results together"
+    )
+    parser.add_argument(
+        "--keep-uploads", action="store_true", help="keep videos as long as their results"
+    )
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help=f"a bearer token a line; or separate them by commas in ${TOKENS}",
+    )
+    add_model_options(parser)
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    """Run the verb; return the exit status."""
+    try:
+        import uvicorn
+
+        from tellframe.serve.app import create_app
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the service needs an extra ({error.name}); run: pip install 'tellframe[serve]'"
+        ) from error
+    from tellframe.serve.settings import LOOPBACK
+
+    settings = read_settings(options)
+    if not settings.tokens and f"{options.host}" not in (*LOOPBACK, "::1"):
+        raise UsageError(
+            f"--host {options.host}: other machines could use the service; give it tokens, with "
+            f"--token-file or ${TOKENS}"
+        )
+    config = uvicorn.Config(
+        create_app(settings),
+        host=options.host,
+        port=options.port,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=3,
+    )
+    server = _make_server(config)
+    try:
+        server.run()
+    except SystemExit as error:  # uvicorn has said why, such as a port that is taken
+        return status.USAGE if error.code else status.DONE
+    return status.DONE
+
+
+def _make_server(config: Any) -> Any:
+    """Return a server that says where it is, and lets go of those who follow jobs when it ends."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            for server in getattr(self, "servers", []):
+                for socket in server.sockets:
+                    host, port = socket.getsockname()[:2]
+                    name = f"[{host}]" if ":" in host else host
+                    print(f"http://{name}:{port}/  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            self.config.app.state.service.closing.set()  # type: ignore[union-attr]
+            super().handle_exit(sig, frame)
+
+    return Server(config)
+
+
+def read_settings(options: argparse.Namespace) -> Any:
+    """Return the settings that the options ask for.
+
+    Raises:
+        UsageError: a value is out of range.
+        OSError: the file of tokens cannot be read.
+    """
+    from tellframe.isolation import Limits
+    from tellframe.serve.settings import LOOPBACK, Settings, default_folder
+
+    given = {"num_frames": options.frames, "face_detector": options.face_detector}
+    tokens = os.environ.get(TOKENS, "").split(",")
+    if options.token_file:
+        tokens += options.token_file.read_text(encoding="utf-8").splitlines()
+    limits = dataclasses.replace(
+        Limits(), seconds=options.limit_seconds, memory=options.limit_mib * MIB
+    )
+    return Settings(
+        folder=options.folder or default_folder(),
+        model=options.model,
+        overrides={name: value for name, value in given.items() if value is not None},
+        threads=options.threads,
+        workers=options.workers,
+        limits=limits,
+        max_bytes=int(options.max_mib * MIB),
+        max_queue=options.queue,
+        keep_seconds=options.keep_hours * 3600,
+        keep_bytes=options.keep_mib * MIB,
+        keep_uploads=options.keep_uploads,
+        tokens=tuple(token.strip() for token in tokens if token.strip()),
+        rate=options.rate,
+        root_path=options.root_path.rstrip("/"),
+        hosts=(*LOOPBACK, *options.host_name),
+    )

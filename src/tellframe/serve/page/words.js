@@ -1,0 +1,42 @@
+// Figures in words, as the report writes them.
+
+export function percent(probability) {
+  if (probability === null || probability === undefined) return "-";
+  const share = 100 * probability;
+  if (share < 0.1) return "<0.1 %";
+  if (share > 99.9) return ">99.9 %";
+  return `${share.toFixed(1)} %`;
+}
+
+export function clock(time) {
+  const tenths = Math.max(0, Math.round(time * 10));
+  const minutes = Math.floor(tenths / 600);
+  const rest = (tenths % 600) / 10;
+  if (!minutes) return `${rest.toFixed(1)} s`;
+  const tail = rest.toFixed(1).padStart(4, "0");
+  const hours = Math.floor(minutes / 60);
+  return hours
+    ? `${hours}:${String(minutes % 60).padStart(2, "0")}:${tail}`
+    : `${minutes}:${tail}`;
+}
+
+export function period(start, end) {
+  return clock(start) === clock(end) ? `at ${clock(start)}` : `${clock(start)} to ${clock(end)}`;
+}
+
+export function size(bytes) {
+  for (const [unit, factor] of [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]]) {
+    if (bytes >= factor) return `${Number((bytes / factor).toPrecision(3))} ${unit}`;
+  }
+  return `${bytes} bytes`;
+}
+
+export function count(number, noun, plural = `${noun}s`) {
+  return `${number.toLocaleString("en")} ${number === 1 ? noun : plural}`;
+}
+
+export function duration(seconds) {
+  if (seconds < 90) return count(Math.round(seconds), "second");
+  if (seconds < 5400) return count(Math.round(seconds / 60), "minute");
+  return count(Math.round(seconds / 3600), "hour");
+}

@@ -1,0 +1,192 @@
+"""Uploads: streamed to disk, counted and hashed on the way, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+from anyio import to_thread
+
+from tellframe.serve.problems import ProblemError
+
+HEAD: Final = 1024
+"""Bytes from the start of a file by which a container is known."""
+BLOCK: Final = 2**20
+"""Bytes that are gathered before they are written."""
+SPARE_BYTES: Final = 64 * 2**20
+"""Disk space that uploads leave to the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A complete file."""
+
+    bytes: int
+    sha256: str
+
+
+class Folder:
+    """Where uploads are.
+
+    Args:
+        path: made where it is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(mode=0o700, exist_ok=True)
+        self._path = path
+
+    def path(self, job_id: str) -> Path:
+        """Return where the upload of a job is."""
+        return self._path / job_id
+
+    def remove(self, job_id: str) -> None:
+        """Remove an upload, if it is there."""
+        self.path(job_id).unlink(missing_ok=True)
+
+    def sweep(self, known: Callable[[], Collection[str]]) -> int:
+        """Remove all files that are no upload of a known job; return how many.
+
+        Args:
+            known: asked after the files are listed, so that none that came meanwhile is removed.
+        """
+        found = list(self._path.iterdir())
+        names = set(known())
+        strangers = [path for path in found if path.name.removesuffix(".part") not in names]
+        for path in strangers:
+            path.unlink(missing_ok=True)
+        return len(strangers)
+
+    def check_space(self, wanted: int) -> None:
+        """Refuse an upload that the disk has no room for.
+
+        Raises:
+            ProblemError: storage_full.
+        """
+        state = os.statvfs(self._path)
+        if state.f_bavail * state.f_frsize < wanted + SPARE_BYTES:
+            raise ProblemError("storage_full", "Try again later, or tell whoever runs the server.")
+
+    async def receive(self, job_id: str, chunks: AsyncIterator[bytes], most: int) -> Upload:
+        """Write an upload to disk; nothing is left of it where that fails.
+
+        Args:
+            job_id: of the job that it is for.
+            chunks: of the file.
+            most: bytes.
+
+        Raises:
+            ProblemError: too_large, not_a_video or storage_full.
+            ClientDisconnect: whatever else reading raises is passed on.
+        """
+        part = self._path / f"{job_id}.part"
+        try:
+            with part.open("xb") as file:
+                upload = await _write(file, chunks, most)
+            part.replace(self.path(job_id))
+            _sync_folder(self._path)
+        except OSError as error:
+            raise ProblemError(
+                "storage_full", f"The video could not be kept: {error.strerror}."
+            ) from error
+        finally:
+            part.unlink(missing_ok=True)
+        return upload
+
+
+async def _write(file: IO[bytes], chunks: AsyncIterator[bytes], most: int) -> Upload:
+    digest, size, block = hashlib.sha256(), 0, bytearray()
+    head_checked = False
+
+    def store(data: bytes) -> None:
+        digest.update(data)
+        file.write(data)
+
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > most:
+            raise too_large(most)
+        block += chunk
+        if len(block) >= BLOCK:
+            if not head_checked:
+                check_container(bytes(block[:HEAD]))
+                head_checked = True
+            await to_thread.run_sync(store, bytes(block))
+            block.clear()
+    if not head_checked:
+        check_container(bytes(block[:HEAD]))
+
+    def complete() -> None:
+        store(bytes(block))
+        file.flush()
+        os.fsync(file.fileno())
+
+    await to_thread.run_sync(complete)
+    return Upload(size, digest.hexdigest())
+
+
+def too_large(most: int) -> ProblemError:
+    """Return the problem of an upload of more than `most` bytes."""
+    text = f"{most / 2**20:.0f} MiB" if most >= 2**20 else f"{most} bytes"
+    return ProblemError(
+        "too_large", f"At most {text} are taken. Cut the video, or send a smaller copy."
+    )
+
+
+def check_container(head: bytes) -> None:
+    """Refuse what does not begin as a video does.
+
+    A cheap look at the first bytes: what really is in the file is found out by the worker.
+
+    Args:
+        head: the first bytes of the file, up to `HEAD`.
+
+    Raises:
+        ProblemError: not_a_video.
+    """
+    if not head:
+        raise ProblemError("not_a_video", "The file is empty.")
+    if not any(head[at : at + len(mark)] == mark for at, mark in _MARKS) and not _is_mpeg(head):
+        raise ProblemError(
+            "not_a_video",
+            "It does not begin as a video file does. MP4, MOV, MKV, WebM, AVI and other common "
+            "containers are taken.",
+        )
+
+
+_MARKS: Final = (
+    *((4, mark) for mark in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")),  # MP4
+    (0, b"\x1aE\xdf\xa3"),  # Matroska, WebM
+    (8, b"AVI "),
+    (0, b"FLV"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),  # ASF, WMV
+    (0, b"OggS"),
+    (0, b"DKIF"),  # IVF
+    (0, b"YUV4MPEG2"),
+    (0, b"\x06\x0e\x2b\x34"),  # MXF
+    (0, b"\x00\x00\x01"),  # MPEG, H.264 and HEVC streams
+    (0, b"\x00\x00\x00\x01"),
+    (0, b"\x12\x00"),  # AV1 in OBUs: a temporal delimiter
+)
+"""Where containers have their marks, and which."""
+
+
+def _is_mpeg(head: bytes) -> bool:
+    """Tell whether these are packets of an MPEG transport stream, with time stamps or without."""
+    return any(
+        len(head) > start + 2 * step and all(head[start + i * step] == 0x47 for i in range(3))
+        for start, step in ((0, 188), (4, 192), (0, 204))
+    )
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename last through a power cut."""
+    handle: Any = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

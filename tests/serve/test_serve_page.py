@@ -1,0 +1,283 @@
+"""The page in Chromium against a real server: what a person does with it, also without a mouse.
+
+`$TELLFRAME_AXE` names axe-core's axe.min.js (`npm install axe-core`); without it, accessibility is
+not checked. `$TELLFRAME_SCREENSHOTS` names a folder for pictures of the page.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="needs playwright, of the group serve-tests"
+)
+CHROMIUM = os.environ.get("TELLFRAME_CHROMIUM") or shutil.which("chromium")
+if not CHROMIUM:
+    pytest.skip("needs Chromium (Debian: chromium)", allow_module_level=True)
+expect = sync_api.expect
+expect.set_options(timeout=30_000)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+
+
+@pytest.fixture
+def open_page(browser):
+    """Return what opens the page of a server; it must not complain, nor ask another host."""
+    contexts, trouble = [], []
+
+    def open_it(server, first="#pick", **options):
+        context = browser.new_context(accept_downloads=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on(
+            "console",
+            lambda message: (
+                trouble.append(message.text)
+                if message.type == "error" and "Failed to load resource" not in message.text
+                else None
+            ),
+        )
+        hosts = (server.url, "blob:", "data:")
+        page.on(
+            "request",
+            lambda request: None if request.url.startswith(hosts) else trouble.append(request.url),
+        )
+        page.goto(server.url)
+        expect(page.locator(first)).to_be_visible()
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    assert trouble == []
+
+
+def forget_all(server):
+    for job in server.get("/v1/jobs").json["jobs"]:
+        server.ask("DELETE", job["links"]["self"])
+
+
+def drop(page, *paths):
+    with page.expect_file_chooser() as chooser:
+        page.click("#pick")
+    chooser.value.set_files([str(path) for path in paths])
+
+
+def card(page, name):
+    return page.locator("article", has=page.get_by_role("heading", name=name, exact=True))
+
+
+def video_time(page):
+    return page.evaluate("document.querySelector('video').currentTime")
+
+
+def shoot(page, name):
+    folder = os.environ.get("TELLFRAME_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def violations(page):
+    """Return what axe-core finds serious or worse."""
+    script = os.environ.get("TELLFRAME_AXE")
+    if not script:
+        pytest.skip("needs axe-core; $TELLFRAME_AXE does not name its axe.min.js")
+    page.evaluate(Path(script).read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run()")["violations"]
+    return [
+        (entry["id"], [node["html"] for node in entry["nodes"]])
+        for entry in found
+        if entry["impact"] in ("serious", "critical")
+    ]
+
+
+def test_from_the_drop_to_the_verdict_and_away(server, open_page, samples):
+    forget_all(server)
+    page = open_page(server, viewport={"width": 1280, "height": 900})
+    # Uploads go by, so that what they show is recorded as it comes.
+    page.evaluate(
+        """() => {
+            window.seen = new Set();
+            new MutationObserver(() => {
+                for (const step of document.querySelectorAll('.step')) seen.add(step.textContent);
+            }).observe(document.body, {childList: true, subtree: true, characterData: true});
+        }"""
+    )
+    drop(page, samples / "two_people.mp4")
+    found = card(page, "two_people.mp4")
+    expect(found.locator(".verdict .title")).to_have_text("Likely fake")
+    expect(found.locator(".verdict")).to_contain_text("92.8 %")
+    steps = page.evaluate("[...seen]")
+    assert "Uploading" in steps
+    assert any("Looking for faces: picture" in step for step in steps)
+    expect(page.locator("#status")).to_have_text("two_people.mp4: Likely fake.")
+
+    # The timeline seeks, by mouse and by keyboard, and so do the pictures.
+    expect(found.locator(".box")).to_have_count(2)
+    expect(found.locator(".box.REAL")).to_contain_text("Person 1")
+    expect(found.locator(".box.FAKE")).to_contain_text("Person 2")
+    timeline = found.get_by_role("slider", name="Timeline of person 2")
+    width = timeline.bounding_box()["width"]
+    timeline.click(position={"x": 0.75 * width, "y": 30})
+    assert video_time(page) == pytest.approx(3.0, abs=0.05)
+    timeline.press("Home")
+    assert video_time(page) == pytest.approx(0.2, abs=0.05)
+    timeline.press("ArrowRight")
+    assert video_time(page) == pytest.approx(0.6, abs=0.05)
+    assert "P(fake) 9" in timeline.get_attribute("aria-valuetext")
+    pictures = found.get_by_role("button", name="Face of person 2")
+    pictures.first.click()
+    assert video_time(page) == pytest.approx(1.4, abs=0.05)
+
+    # The heat map, on and off.
+    image = pictures.first.locator("img")
+    crop = image.get_attribute("src")
+    found.get_by_role("switch", name="Heat map").check()
+    assert image.get_attribute("src") != crop
+    expect(found.locator(".legend")).to_be_visible()
+    shoot(page, "light-heat")
+    found.get_by_role("switch", name="Heat map").uncheck()
+    assert image.get_attribute("src") == crop
+    shoot(page, "light")
+
+    found.get_by_text("File, method, SHA-256").click()
+    expect(found.locator(".facts code").first).to_have_text(re.compile("^[0-9a-f]{64}$"))
+    for words, ending in (("Report", ".html"), ("JSON", ".json")):
+        with page.expect_download() as download:
+            found.get_by_role("button", name=f"Download {words}").click()
+        assert download.value.suggested_filename == f"two_people-tellframe{ending}"
+        text = Path(download.value.path()).read_text(encoding="utf-8")
+        assert "two_people.mp4" in text
+    assert json.loads(text)["label"] == "FAKE"
+
+    # After a reload the result is there, and the video once it is chosen again.
+    page.reload()
+    expect(found.locator(".bar")).to_contain_text("92.8 %")
+    found.get_by_role("button", name="Show", exact=True).click()
+    with page.expect_file_chooser() as chooser:
+        found.get_by_role("button", name="Choose the file").click()
+    chooser.value.set_files(str(samples / "fake.mp4"))
+    expect(found).to_contain_text("This is another file.")
+    with page.expect_file_chooser() as chooser:
+        found.get_by_role("button", name="Choose the file").click()
+    chooser.value.set_files(str(samples / "two_people.mp4"))
+    expect(found.locator(".box")).to_have_count(2)
+
+    found.get_by_role("button", name="Delete").click()
+    found.get_by_role("button", name="Delete").click()
+    expect(page.locator("article")).to_have_count(0)
+    assert server.get("/v1/jobs").json == {"jobs": []}
+
+
+def test_several_videos_and_accessibility(server, open_page, samples, make_video, tmp_path):
+    forget_all(server)
+    page = open_page(server, viewport={"width": 1440, "height": 900})
+    faceless = make_video(tmp_path / "no_face.mp4", 25, size=(320, 240))
+    drop(page, samples / "fake.mp4", samples / "two_people.mp4", faceless)
+    expect(page.locator(".verdict")).to_have_count(3)
+    expect(page.locator(".thumb")).to_have_count(18)
+    left, right = (page.locator("article").nth(i).bounding_box() for i in (0, 1))
+    assert left["y"] == right["y"]
+    inconclusive = card(page, "no_face.mp4").locator(".verdict")
+    expect(inconclusive).to_contain_text("No face was found in the sampled frames.")
+    expect(inconclusive).to_contain_text("What would help")
+    shoot(page, "several")
+    assert violations(page) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("dark", {"color_scheme": "dark", "viewport": {"width": 1280, "height": 900}}),
+        ("phone", {"viewport": {"width": 360, "height": 740}, "has_touch": True}),
+    ],
+)
+def test_dark_mode_and_phone_width(server, open_page, samples, name, options):
+    forget_all(server)
+    page = open_page(server, **options)
+    drop(page, samples / "two_people.mp4")
+    found = card(page, "two_people.mp4")
+    expect(found.locator(".thumb")).to_have_count(12)
+    found.get_by_text("File, method, SHA-256").click()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    shoot(page, name)
+    assert violations(page) == []
+
+
+def test_the_model_card_can_be_read(server, open_page):
+    page = open_page(server, viewport={"width": 390, "height": 800})
+    page.get_by_text("What a verdict can and cannot say").click()
+    page.get_by_role("link", name="model card").click()
+    expect(page.get_by_role("heading", name="Known limits")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    shoot(page, "card")
+    assert violations(page) == []
+
+
+def test_what_is_refused_says_why(server, open_page, tmp_path, clips):
+    forget_all(server)
+    page = open_page(server)
+    large, text, cut = (tmp_path / name for name in ("large.mp4", "text.mp4", "cut.mp4"))
+    large.write_bytes(clips["fake"] + bytes(2 * 2**20))
+    text.write_text("Dear Sir or Madam,")
+    cut.write_bytes(clips["fake"][:1000])
+    drop(page, large, text, cut)
+    expect(card(page, "large.mp4").get_by_role("alert")).to_contain_text("this server takes 2 MiB")
+    expect(card(page, "text.mp4").get_by_role("alert")).to_contain_text("This is not a video")
+    expect(card(page, "cut.mp4").get_by_role("alert")).to_contain_text("cannot be decoded")
+    shoot(page, "refused")
+    assert len(server.get("/v1/jobs").json["jobs"]) == 1
+
+
+def test_a_full_queue_and_a_restart_are_waited_for(run_server, open_page, samples, variant):
+    server = run_server("--queue", "1").wait_ready()
+    page = open_page(server)
+    server.freeze_workers()
+    server.wait(server.post(variant(21)).json["id"], "running")
+    waiting = server.post(variant(22)).json
+    drop(page, samples / "real.mp4")
+    found = card(page, "real.mp4")
+    expect(found).to_contain_text("Too many videos are waiting")
+    expect(found).to_contain_text("Trying again in")
+    server.ask("DELETE", waiting["links"]["self"])
+    expect(found).to_contain_text("Waiting: place 1 in the queue")
+    server.end(signal.SIGKILL)
+    expect(found).to_contain_text("The server does not answer")
+    server.start()
+    expect(found.locator(".verdict .title")).to_have_text("No sign of a fake found")
+    server.end()
+
+
+def test_a_token_is_asked_for(run_server, open_page, samples):
+    server = run_server(TELLFRAME_TOKENS="sesame-sesame-sesame").wait_ready()
+    page = open_page(server, first="#token")
+    page.fill("#token", "open")
+    page.get_by_role("button", name="Continue").click()
+    expect(page.locator("#access-trouble")).to_have_text("This token is not valid.")
+    page.fill("#token", "sesame-sesame-sesame")
+    page.keyboard.press("Enter")
+    drop(page, samples / "fake.mp4")
+    expect(card(page, "fake.mp4").locator(".thumb")).to_have_count(6)
+    server.end()

@@ -1,0 +1,275 @@
+"""The parts of the service that need no server: uploads, forms, guards, settings, figures."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("fastapi", reason="needs the extra: pip install 'tellframe[serve]'")
+
+from tellframe.errors import DecodeError, LimitError, NoVideoError, UsageError
+from tellframe.isolation import Limits
+from tellframe.serve import problems, uploads
+from tellframe.serve.guard import Rate, Tokens
+from tellframe.serve.metrics import Metrics
+from tellframe.serve.page.markdown import render
+from tellframe.serve.parts import FormFile
+from tellframe.serve.problems import ProblemError
+from tellframe.serve.results import clean_name
+from tellframe.serve.settings import Settings
+
+MP4 = b"\0\0\0\x20ftypisom"
+
+
+async def pieces(*chunks):
+    for chunk in chunks:
+        yield chunk
+
+
+def receive(folder, *chunks, most=10**7):
+    return asyncio.run(folder.receive("a" * 32, pieces(*chunks), most))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return uploads.Folder(tmp_path / "uploads")
+
+
+def files(folder):
+    return [path.name for path in folder.path("x").parent.iterdir()]
+
+
+def test_an_upload_is_counted_and_hashed(folder):
+    data = MP4 + bytes(3 * 2**20)
+    found = receive(folder, data[:5], data[5:2_000_000], data[2_000_000:])
+    assert found == uploads.Upload(len(data), hashlib.sha256(data).hexdigest())
+    assert folder.path("a" * 32).read_bytes() == data
+    assert files(folder) == ["a" * 32]
+
+
+@pytest.mark.parametrize("chunks", [[MP4, bytes(200)], [MP4 + bytes(200)], [bytes(1)] * 101])
+def test_too_much_is_refused_and_leaves_nothing(folder, chunks):
+    with pytest.raises(ProblemError) as caught:
+        receive(folder, *chunks, most=100)
+    assert caught.value.problem.code == "too_large"
+    assert files(folder) == []
+
+
+def test_what_reading_raises_is_passed_on_and_leaves_nothing(folder):
+    async def broken():
+        yield MP4 + bytes(2**21)
+        raise ConnectionError("gone")
+
+    with pytest.raises((ConnectionError, ProblemError)):
+        asyncio.run(folder.receive("b", broken(), 10**8))
+    assert files(folder) == []
+
+
+def test_a_full_disk_says_so_and_leaves_nothing(folder, monkeypatch):
+    def fail(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(uploads.os, "fsync", fail)
+    with pytest.raises(ProblemError, match="No space left") as caught:
+        receive(folder, MP4)
+    assert caught.value.problem.status == 507
+    assert files(folder) == []
+
+
+def test_a_nearly_full_disk_takes_no_upload(folder, monkeypatch):
+    monkeypatch.setattr(
+        uploads.os, "statvfs", lambda _: SimpleNamespace(f_bavail=2**15, f_frsize=4096)
+    )
+    folder.check_space(10**6)
+    with pytest.raises(ProblemError) as caught:
+        folder.check_space(10**8)
+    assert caught.value.problem.code == "storage_full"
+
+
+def test_files_of_no_job_are_swept(folder):
+    for name in ("known", "half.part", "arriving.part", "left"):
+        folder.path(name).write_bytes(b"x")
+    assert folder.sweep(lambda: {"known", "arriving"}) == 2
+    assert sorted(files(folder)) == ["arriving.part", "known"]
+
+
+HEADS = {
+    "mp4": MP4,
+    "mov": b"\0\0\0\x08wide\0\0\0\0mdat",
+    "mkv": b"\x1aE\xdf\xa3\x01",
+    "avi": b"RIFF\x00\x10\0\0AVI LIST",
+    "flv": b"FLV\x01",
+    "ogg": b"OggS\0",
+    "y4m": b"YUV4MPEG2 W64",
+    "mpeg": b"\0\0\x01\xba",
+    "h264": b"\0\0\0\x01\x67",
+    "ts": (b"\x47" + bytes(187)) * 3,
+    "m2ts": (bytes(4) + b"\x47" + bytes(187)) * 3,
+}
+STRANGERS = {
+    "nothing": b"",
+    "text": b"Dear Sir or Madam,",
+    "png": b"\x89PNG\r\n\x1a\n",
+    "jpeg": b"\xff\xd8\xff\xe0",
+    "playlist": b"#EXTM3U\n#EXT-X-VERSION:3\nhttp://example.org/a.ts",
+    "zip": b"PK\x03\x04",
+    "wave": b"RIFF\x00\x10\0\0WAVEfmt ",
+    "html": b"<!doctype html>",
+}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+def test_videos_are_known_by_how_they_begin(head):
+    uploads.check_container(head)
+
+
+@pytest.mark.parametrize("head", STRANGERS.values(), ids=STRANGERS)
+def test_what_is_no_video_is_refused(head):
+    with pytest.raises(ProblemError) as caught:
+        uploads.check_container(head)
+    assert (caught.value.problem.status, caught.value.problem.code) == (415, "not_a_video")
+
+
+FORM = (
+    b'--XX\r\nContent-Disposition: form-data; name="note"\r\n\r\nhello\r\n'
+    b'--XX\r\nContent-Disposition: form-data; name="file"; filename="a b.mp4"\r\n'
+    b"Content-Type: video/mp4\r\n\r\n\x00\r\n--X\x01data\r\n"
+    b'--XX\r\nContent-Disposition: form-data; name="more"; filename="c.mp4"\r\n\r\nother\r\n'
+    b"--XX--\r\n"
+)
+
+
+def read_form(body, step, kind="multipart/form-data; boundary=XX"):
+    async def read():
+        form = FormFile(pieces(*(body[i : i + step] for i in range(0, len(body), step))), kind)
+        return b"".join([part async for part in form]), form.name
+
+    return asyncio.run(read())
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 50, 10_000])
+def test_the_first_file_of_a_form_is_taken(step):
+    assert read_form(FORM, step) == (b"\x00\r\n--X\x01data", "a b.mp4")
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "why"),
+    [
+        (FORM[:-30], "multipart/form-data; boundary=XX", "ends too early"),
+        (b"--XX--\r\n", "multipart/form-data; boundary=XX", "holds no file"),
+        (FORM, "multipart/form-data", "no boundary"),
+        (b"no form at all", "multipart/form-data; boundary=XX", "cannot be read"),
+    ],
+)
+def test_broken_forms_are_refused(body, kind, why):
+    with pytest.raises(ProblemError, match=why) as caught:
+        read_form(body, 100, kind)
+    assert caught.value.problem.status == 400
+
+
+def test_tokens_are_needed_only_where_there_are_some():
+    assert Tokens([]).owner("") == ""
+    tokens = Tokens(["one-two-three-four", "five-six-seven-eight"])
+    first, second = (
+        tokens.owner(f"Bearer {t}") for t in ("one-two-three-four", "five-six-seven-eight")
+    )
+    assert first != second
+    assert tokens.owner("bearer one-two-three-four") == first
+    for wrong in ("", "one-two-three-four", "Basic one-two-three-four", "Bearer one", "Bearer é"):
+        with pytest.raises(ProblemError) as caught:
+            tokens.owner(wrong)
+        assert caught.value.headers == {"WWW-Authenticate": "Bearer"}
+
+
+def test_a_rate_has_room_for_a_minute_at_once():
+    rate = Rate(3)
+    for _ in range(3):
+        rate.check("a", now=0)
+    with pytest.raises(ProblemError) as caught:
+        rate.check("a", now=1)
+    assert caught.value.headers == {"Retry-After": "19"}
+    rate.check("b", now=1)
+    rate.check("a", now=21)
+    with pytest.raises(ProblemError):
+        rate.check("a", now=21)
+    Rate(0).check("a")
+
+
+@pytest.mark.parametrize(
+    ("given", "cleaned"),
+    [
+        ("a.mp4", "a.mp4"),
+        ("C:\\Users\\x\\b.mov", "b.mov"),
+        ("../../etc/passwd", "passwd"),
+        ("", "video"),
+        ("/", "video"),
+        ("x" * 500 + ".mp4", "x" * 196 + ".mp4"),
+    ],
+)
+def test_names_lose_their_folders(given, cleaned):
+    assert clean_name(given) == cleaned
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"workers": 0},
+        {"max_queue": 0},
+        {"tokens": ("short",)},
+        {"root_path": "no-slash"},
+        {"limits": Limits(memory=2**20)},
+        {"keep_seconds": 0},
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(UsageError, match="out of range"):
+        Settings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(DecodeError, "undecodable"), (NoVideoError, "no_video"), (LimitError, "too_costly")],
+)
+def test_problems_of_files_do_not_show_the_servers_paths(error, code):
+    for name in ("/srv/uploads/abc", "abc"):  # as the server and as the worker call it
+        text = f"{name}: it is broken; convert it"
+        problem = problems.undecodable(error(text), Path("/srv/uploads/abc"))
+        assert (problem.code, problem.status) == (code, 422)
+        assert problem.detail == "It is broken; convert it."
+
+
+def test_markdown_becomes_html_and_html_in_it_stays_text():
+    text = "# A `b`\nOne\ntwo **three** <i>.\n\n- x\n  y\n- [z](https://a.b/c) [w](d.md)\n\n"
+    assert render(text + "| a | b |\n| --- | --- |\n| 1 | - |\n").splitlines() == [
+        "<h1>A <code>b</code></h1>",
+        "<p>One two <b>three</b> &lt;i&gt;.</p>",
+        '<ul><li>x y</li><li><a href="https://a.b/c">z</a> w</li></ul>',
+        '<div class="scroll" role="region" aria-label="Table" tabindex="0"><table><thead><tr>'
+        '<th scope="col">a</th><th scope="col">b</th></tr></thead><tbody>'
+        '<tr><th scope="row">1</th><td>-</td></tr></tbody></table></div>',
+    ]
+
+
+def test_figures_are_in_prometheus_format():
+    metrics = Metrics()
+    metrics.observe(0.7)
+    metrics.observe(3.0)
+    metrics.count("done")
+    metrics.answer(202)
+    text = metrics.write({"queued": 2}, ready=True, starts=1)
+    for line in (
+        'tellframe_jobs{state="queued"} 2',
+        'tellframe_jobs_ended_total{outcome="done"} 1',
+        'tellframe_answers_total{status="202"} 1',
+        'tellframe_analysis_seconds_bucket{le="1"} 1',
+        'tellframe_analysis_seconds_bucket{le="5"} 2',
+        'tellframe_analysis_seconds_bucket{le="+Inf"} 2',
+        "tellframe_ready 1",
+    ):
+        assert line in text.splitlines()
+    assert metrics.mean_seconds() == pytest.approx(1.85)
