@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from tellframe.extract import Extraction, extract_clips
     from tellframe.faces import load_face_detector
+    from tellframe.limits import FileLimits
     from tellframe.recipe import DFDC_PROJECT, Recipe
     from tellframe.types import (
         Clip,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         ModelInfo,
         Moment,
         Reason,
+        Sandbox,
         Verdict,
     )
 
@@ -61,6 +63,7 @@ _HOMES = {
     ),
     "extract": ("Extraction", "extract_clips"),
     "faces": ("load_face_detector",),
+    "limits": ("FileLimits",),
     "recipe": ("DFDC_PROJECT", "Recipe"),
     "types": (
         "Clip",
@@ -71,6 +74,7 @@ _HOMES = {
         "ModelInfo",
         "Moment",
         "Reason",
+        "Sandbox",
         "Verdict",
     ),
 }
@@ -87,6 +91,7 @@ __all__ = [  # noqa: RUF022 (sorted as `sorted` does, which a test checks)
     "Evidence",
     "Extraction",
     "FaceVerdict",
+    "FileLimits",
     "Label",
     "LimitError",
     "Media",
@@ -99,6 +104,7 @@ __all__ = [  # noqa: RUF022 (sorted as `sorted` does, which a test checks)
     "Reason",
     "Recipe",
     "RecipeMismatchError",
+    "Sandbox",
     "TellframeError",
     "UsageError",
     "Verdict",

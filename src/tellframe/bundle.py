@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tellframe.config import build
 from tellframe.download import fetch
 from tellframe.errors import BundleError, ConfigError
 from tellframe.recipe import Recipe
@@ -33,6 +34,9 @@ SHIPPED: Final = Path(__file__).parent / "bundles"
 HUB: Final = "https://huggingface.co"
 """Where hf:// leads to; the environment variable HF_ENDPOINT names a mirror."""
 MAX_GRAPH_BYTES: Final = 2**30
+MAX_JSON_BYTES: Final = 16 * 2**20
+_MALFORMED: Final = (ValueError, KeyError, TypeError, AttributeError)
+"""What is raised where JSON is not of the expected form."""
 KINDS: Final = ("frame", "clip")
 """What a model judges: single crops, or the crops of one person together."""
 
@@ -97,6 +101,8 @@ def load_bundle(source: str | Path | None = None) -> Bundle:
 def _read(path: Path) -> Bundle:
     """Read bundle.json and check the graph beside it."""
     try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise BundleError(f"{path}: more than {MAX_JSON_BYTES} bytes; this is no bundle")
         values = json.loads(path.read_text(encoding="utf-8"))
         if values["format"] not in READ:
             raise BundleError(
@@ -106,21 +112,23 @@ def _read(path: Path) -> Bundle:
             )
         recipe = Recipe.from_dict(values["recipe"])
         bundle = Bundle(
-            name=values["name"],
-            version=values["version"],
+            name=_text(values["name"]),
+            version=_text(values["version"]),
             graph=path.with_name("model.onnx"),
-            sha256=values["sha256"],
+            sha256=_text(values["sha256"]),
             recipe=recipe,
-            calibration=Calibration(**values["calibration"]),
-            decision=Decision(**values["decision"]),
-            kind=values.get("kind", "frame"),
-            golden=tuple(values["golden"]),
+            calibration=build(Calibration, values["calibration"], "calibration"),
+            decision=build(Decision, values["decision"], "decision"),
+            kind=_text(values.get("kind", "frame")),
+            golden=tuple(map(float, values["golden"])),
             metrics=values.get("metrics", {}),
-            licence=values.get("licence", ""),
+            licence=_text(values.get("licence", "")),
             training=values.get("training", {}),
         )
         digest = values["recipe_digest"]
-    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+    except BundleError:
+        raise
+    except (OSError, ArithmeticError, RecursionError, ConfigError, *_MALFORMED) as error:
         raise BundleError(f"{path}: not a readable bundle ({error!r}); export it again") from error
     if bundle.kind not in KINDS:
         raise BundleError(
@@ -165,6 +173,12 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     temporary = folder / "bundle.json.part"
     temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     temporary.replace(folder / "bundle.json")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.100} is no text")
+    return value
 
 
 def _sha256(path: Path) -> str:

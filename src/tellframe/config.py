@@ -26,6 +26,8 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         ConfigError: a key is unknown (the nearest known one is named), or a value has the wrong
             type.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: expected a table of keys and values")
     defaults = {f.name: f.default for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     given: dict[str, Any] = {}
     for key, value in values.items():
@@ -42,7 +44,10 @@ def _as_type_of(default: Any, value: Any, what: str) -> Any:
         pattern = default[0] if default else ""
         return tuple(_as_type_of(pattern, v, what) for v in value)
     if isinstance(default, float) and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ConfigError(f"{what}: the number is too large") from error
     if type(value) is not type(default):
         raise ConfigError(
             f"{what} = {value!r} must be of type {type(default).__name__}, such as {default!r}"
@@ -62,7 +67,7 @@ def load_toml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     """
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML ({error})") from error
     return apply_overrides(values, overrides)
 
@@ -75,7 +80,7 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
             raise ConfigError(f"override {override!r}: expected table.key=value")
         try:
             value = tomllib.loads(f"x = {text}")["x"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             value = text
         *tables, last = key.strip().split(".")
         table = values

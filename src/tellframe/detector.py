@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,11 +15,14 @@ from numpy.typing import NDArray
 from tellframe.bundle import Bundle, golden_input, load_bundle
 from tellframe.errors import BundleError, MediaError, RecipeMismatchError
 from tellframe.extract import Extraction, extract_clips
-from tellframe.faces import FaceDetector, load_face_detector
+from tellframe.faces import FaceDetector, fetch_weights, load_face_detector
+from tellframe.isolated import LIMITS, IsolatedExtractor
+from tellframe.isolation import Limits
+from tellframe.limits import FILE_LIMITS, FileLimits
 from tellframe.recipe import Recipe
 from tellframe.runtime import Session
 from tellframe.scoring import judge_person, judge_video
-from tellframe.types import Clip, FaceVerdict, Label, ModelInfo, Reason, Verdict
+from tellframe.types import Clip, FaceVerdict, Label, ModelInfo, Reason, Sandbox, Verdict
 
 BATCH: Final = 16
 """Crops that go through the network at once; more are no faster on a CPU, and take memory."""
@@ -37,34 +41,77 @@ class Detector:
     Args:
         bundle: the model.
         recipe: the bundle's recipe, or one that differs from it by the caller's overrides.
-        face_detector: finds the faces, as the recipe says.
+        face_detector: finds the faces, as the recipe says, and files are decoded in this process.
+            None: a confined worker process does both, which no file can use to do harm.
         threads: threads for decoding and for the networks; 0 for one a core.
         keep_evidence: whether verdicts carry crops and heat maps, which the HTML report shows.
+        limits: what one file may cost the worker.
+        file_limits: what one may ask for.
     """
 
     def __init__(
         self,
         bundle: Bundle,
         recipe: Recipe,
-        face_detector: FaceDetector,
+        face_detector: FaceDetector | None = None,
         *,
         threads: int = 0,
         keep_evidence: bool = True,
+        limits: Limits = LIMITS,
+        file_limits: FileLimits = FILE_LIMITS,
     ) -> None:
         self.bundle = bundle
         self.recipe = recipe
-        self.face_detector = face_detector
         self.threads = threads
+        self.file_limits = file_limits
         self.keep_evidence = keep_evidence
+        self._face_detector = face_detector
+        self._apart: IsolatedExtractor | None = None
+        if face_detector is None:  # first of all, to start while the model is loaded
+            self._apart = IsolatedExtractor(
+                recipe, threads=threads, limits=limits, file_limits=file_limits
+            )
+            weakref.finalize(self, self._apart.close)
         self._session = Session(bundle.graph, threads)
         overrides = {k: mine for k, (mine, _) in recipe.differences(bundle.recipe).items()}
         self.model_info = ModelInfo(
             bundle.name, bundle.version, bundle.sha256, recipe.digest, overrides
         )
 
+    @property
+    def face_detector(self) -> FaceDetector:
+        """The recipe's face detector in this process; loaded when first asked for."""
+        if self._face_detector is None:
+            self._face_detector = load_face_detector(self.recipe, num_threads=self.threads)
+        return self._face_detector
+
+    @face_detector.setter
+    def face_detector(self, face_detector: FaceDetector) -> None:
+        # A worker does not know it, so that from now on this process does the work.
+        self.close()
+        self._apart, self._face_detector = None, face_detector
+
+    @property
+    def sandbox(self) -> Sandbox | None:
+        """How the worker is confined; None where files are decoded in this process.
+
+        Raises:
+            TellframeError: the worker cannot be started, or the face detector not be loaded.
+        """
+        return self._apart.sandbox if self._apart else None
+
     def extract(self, path: str | Path) -> Extraction:
         """Cut the face crops of every person out of a video; see `extract_clips`."""
-        return extract_clips(path, self.recipe, self.face_detector, threads=self.threads)
+        if self._apart:
+            return self._apart.extract(path)
+        return extract_clips(
+            path, self.recipe, self.face_detector, threads=self.threads, limits=self.file_limits
+        )
+
+    def close(self) -> None:
+        """End the worker process, if there is one; otherwise it ends with the detector."""
+        if self._apart:
+            self._apart.close()
 
     def detect(self, path: str | Path) -> Verdict:
         """Judge one video.
@@ -89,6 +136,7 @@ class Detector:
             media=extraction.media,
             model=self.model_info,
             counters=extraction.counters,
+            sandbox=self.sandbox,
             seconds=time.perf_counter() - begin,
         )
 
@@ -111,6 +159,7 @@ class Detector:
                     people=(),
                     model=self.model_info,
                     error=str(error),
+                    sandbox=self.sandbox,
                     seconds=time.perf_counter() - begin,
                 )
 
@@ -217,6 +266,9 @@ def load(
     *,
     threads: int = 0,
     keep_evidence: bool = True,
+    isolate: bool = True,
+    limits: Limits = LIMITS,
+    file_limits: FileLimits = FILE_LIMITS,
     **overrides: Any,
 ) -> Detector:
     """Load a detector.
@@ -226,6 +278,10 @@ def load(
             shipped default where None.
         threads: threads for decoding and for the networks; 0 for one a core.
         keep_evidence: whether verdicts carry crops and heat maps, which the HTML report shows.
+        isolate: whether files are decoded in a confined worker process; without it, a file that
+            breaks the decoder breaks, or takes over, this process.
+        limits: what one file may cost the worker.
+        file_limits: what one may ask for.
         **overrides: recipe fields to change, such as num_frames=32 or face_detector="yunet".
             The calibration was fitted without them, which the verdict notes.
 
@@ -236,10 +292,13 @@ def load(
     """
     bundle = load_bundle(source)
     recipe = Recipe.from_dict({**dataclasses.asdict(bundle.recipe), **overrides})
+    fetch_weights(recipe)
     return Detector(
         bundle,
         recipe,
-        load_face_detector(recipe, num_threads=threads),
+        None if isolate else load_face_detector(recipe, num_threads=threads),
         threads=threads,
         keep_evidence=keep_evidence,
+        limits=limits,
+        file_limits=file_limits,
     )

@@ -69,5 +69,9 @@ class WorkerError(TellframeError):
     """Worker processes cannot be started."""
 
 
+class WireError(TellframeError):
+    """A message from a worker process is not what it should be."""
+
+
 class MissingExtraError(TellframeError):
     """An optional dependency is not installed; the message names the extra to install."""

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -20,9 +19,10 @@ from tellframe.faces import FaceDetector
 from tellframe.faces.align import brighten, crop_face
 from tellframe.faces.finder import FaceFinder
 from tellframe.faces.track import FaceTrack, Sighting, Tracker, keep_people
+from tellframe.limits import FILE_LIMITS, FileLimits
 from tellframe.recipe import Recipe
 from tellframe.types import Clip, Frame, Media
-from tellframe.video import SAMPLERS, list_frames, read_frames
+from tellframe.video import SAMPLERS, Source, list_frames, read_frames
 
 READ_AHEAD: Final = 3
 """Frames decoded ahead, 6 MB each at 1080p: searching a whole frame takes as long as decoding many,
@@ -38,35 +38,47 @@ class Extraction:
     clips: tuple[Clip, ...]
     """One a person, in order of first appearance."""
     counters: dict[str, int] = field(default_factory=dict)
-    """frames_sampled, faces_detected, scene_cuts, dropped_short, dropped_print."""
+    """frames_sampled, faces_detected, scene_cuts, dropped_short, dropped_print; where there
+    are more people than the limit, dropped_many."""
 
 
 def extract_clips(
-    path: str | Path, recipe: Recipe, detector: FaceDetector, *, threads: int = 0
+    path: Source,
+    recipe: Recipe,
+    detector: FaceDetector,
+    *,
+    threads: int = 0,
+    limits: FileLimits = FILE_LIMITS,
 ) -> Extraction:
     """Cut the face crops of every person out of a video.
 
     Args:
-        path: a local file.
+        path: a local file, or one that is open.
         recipe: how.
         detector: the recipe's face detector, see `tellframe.faces.load_face_detector`.
         threads: decoder threads; 0 for one a core.
+        limits: what the video may ask for.
 
     Raises:
         MediaError: the file cannot be analysed; the message says why and what to do.
     """
-    listing = list_frames(path)
+    listing = list_frames(path, limits)
     wanted = SAMPLERS[recipe.sampling](listing.times, recipe.num_frames)
     tracker, finder = Tracker(), FaceFinder(detector, recipe.search_every)
+    frames = read_frames(path, listing, wanted, threads=threads, limits=limits)
     times: list[float] = []
     num_faces, rotation = 0, 0
-    for frame in _read_ahead(read_frames(path, listing, wanted, threads=threads)):
+    for frame in _read_ahead(frames):
         sightings = _find_faces(frame, len(times), recipe, finder)
         tracker.update(frame.image, sightings)
         times.append(frame.time)
         num_faces += len(sightings)
         rotation = frame.rotation
     tracks, dropped = keep_people(tracker.finish(), len(times))
+    many = max(len(tracks) - limits.people, 0)
+    if many:  # those seen most often stay, in their order
+        seen = sorted(range(len(tracks)), key=lambda n: -len(tracks[n].sightings))
+        tracks = [tracks[n] for n in sorted(seen[: limits.people])]
     media = dataclasses.replace(
         listing.media, rotation=rotation, partial=listing.media.partial or len(times) < len(wanted)
     )
@@ -79,6 +91,7 @@ def extract_clips(
             "scene_cuts": tracker.num_cuts,
             "dropped_short": dropped["short"],
             "dropped_print": dropped["print"],
+            **({"dropped_many": many} if many else {}),
         },
     )
 

@@ -215,6 +215,17 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Sandbox:
+    """How the process was confined that decoded a file; see docs/security.md."""
+
+    holds: tuple[str, ...] = ()
+    """What held: "rlimits", "no_new_privs", "landlock" with the version of the kernel's,
+    "seccomp"."""
+    absent: dict[str, str] = field(default_factory=dict)
+    """What did not, and why."""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The judgement of one video: the only output schema."""
 
@@ -236,6 +247,9 @@ class Verdict:
     """What went wrong where the file could not be read."""
     counters: dict[str, int] = field(default_factory=dict)
     """What extraction saw and dropped: sampled frames, detected faces, dropped tracks by cause."""
+    sandbox: Sandbox | None = None
+    """How the process was confined that decoded the file; None where that was the process that
+    asked."""
     seconds: float = 0.0
     """Wall time spent on this video."""
 

@@ -7,8 +7,7 @@ pictures that hold no wanted picture are never decoded.
 
 from __future__ import annotations
 
-import hashlib
-import stat
+import itertools
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +23,9 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from tellframe.errors import DecodeError, LimitError, MediaNotFoundError, NoVideoError
+from tellframe.limits import FILE_LIMITS, FileLimits
 from tellframe.types import Frame, Media
+from tellframe.videofile import Reader, VideoFile, open_video_file
 
 VIDEO_SUFFIXES: Final = frozenset(
     ".3gp .asf .avi .flv .h264 .h265 .hevc .ivf .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts "  # noqa: SIM905
@@ -38,10 +39,6 @@ DEMUXERS: Final = (
 """Containers that FFmpeg may open. Playlists (hls, dash, concat, sdp) and pictures are left out:
 the former fetch other files, the latter are no videos."""
 
-MAX_PIXELS: Final = 36_000_000
-"""Largest picture that is decoded; 8K (7680 x 4320) is 33 million."""
-MAX_PACKETS: Final = 20_000_000
-"""Upper limit of pictures in a stream: 92 hours at 60 pictures a second."""
 MAX_GAP: Final = 3600.0
 """Seconds between two pictures beyond which time stamps are not believed."""
 MIN_SKIP: Final = 16
@@ -54,6 +51,11 @@ DISPOSING: Final = frozenset({"h264", "mpeg2video", "mpeg4"})
 """Codecs whose pictures that no other one refers to are decoded only where they are wanted. In HEVC
 higher temporal layers may refer to what is marked so, and dav1d (AV1) cannot be told in between."""
 
+BUFFER: Final = 1 << 16
+"""Bytes that are read at once."""
+
+Source = str | Path | VideoFile
+"""A video: the path of a local file, or the open file."""
 SamplingPolicy = Callable[[NDArray[np.float64], int], NDArray[np.int64]]
 _DAMAGE: Final = (av.error.FFmpegError, OSError, ValueError)
 """What PyAV raises for damaged streams: errors of every family."""
@@ -106,27 +108,42 @@ class Listing:
     """Whether pictures are known by time stamps; otherwise all are decoded and counted."""
 
 
-def list_frames(path: str | Path) -> Listing:
+def list_frames(path: Source, limits: FileLimits = FILE_LIMITS) -> Listing:
     """List the pictures of a video; all but one keyframe without decoding them.
 
     Args:
-        path: a local file.
+        path: a local file, or one that is open.
+        limits: what the video may ask for.
 
     Raises:
         MediaNotFoundError: there is no such regular, readable file.
         NoVideoError: the file holds no video stream, or one without a picture.
         DecodeError: the file is no video container that tellframe opens.
-        LimitError: its pictures are larger than `MAX_PIXELS`, or more than `MAX_PACKETS`.
+        LimitError: it is larger or longer than the limits.
     """
-    size, sha256 = _read_facts(path)
-    with _open(path) as (container, stream):
-        stamps, keyed, shown, broken = _list_packets(path, container, stream)
+    with open_video_file(path) as file:
+        if file.size > limits.bytes:
+            raise LimitError(
+                f"{path}: {file.size} bytes, more than the limit of {limits.bytes}; see --max-bytes"
+            )
+        return _list_opened(file, limits)
+
+
+def _list_opened(path: VideoFile, limits: FileLimits) -> Listing:
+    with _open(path, limits) as (container, stream):
+        size, sha256 = _read_facts(path)
+        stamps, keyed, shown, broken = _list_packets(path, container, stream, limits.pictures)
         if not len(shown):
             raise NoVideoError(f"{path}: its video stream holds no picture; is the file complete?")
         rate, unit = stream.average_rate or stream.guessed_rate or 25, stream.time_base or 0
         times, packets, starts, stamped = _present(stamps, keyed, shown, float(unit), float(rate))
         step = float(np.median(np.diff(times))) if len(times) > 1 else float(1 / rate)
         duration = float(times[-1]) + step
+        if duration > limits.seconds:
+            raise LimitError(
+                f"{path}: lasts {duration:.0f} s, more than the limit of {limits.seconds:g}; split "
+                "it, or see --max-seconds"
+            )
         codec = stream.codec_context
         media = Media(
             path=str(path),
@@ -147,7 +164,12 @@ def list_frames(path: str | Path) -> Listing:
 
 
 def read_frames(
-    path: str | Path, listing: Listing, wanted: Iterable[int], *, threads: int = 0
+    path: Source,
+    listing: Listing,
+    wanted: Iterable[int],
+    *,
+    threads: int = 0,
+    limits: FileLimits = FILE_LIMITS,
 ) -> Iterator[Frame]:
     """Decode the wanted pictures in one sequential pass.
 
@@ -160,6 +182,7 @@ def read_frames(
         listing: what `list_frames` found.
         wanted: positions in `listing.times`, ascending.
         threads: decoder threads; 0 for one a core.
+        limits: what the video may ask for; beyond `limits.decoded` pictures the rest is left.
 
     Yields:
         Upright frames in order of time, at most one for each wanted position.
@@ -171,10 +194,11 @@ def read_frames(
     positions, num_read = np.fromiter(wanted, dtype=np.int64), 0
     if not len(positions):
         return
-    with _open(path) as (container, stream):
+    with open_video_file(path) as file, _open(file, limits) as (container, stream):
         stream.thread_type = "AUTO"
         stream.thread_count = threads
         pictures = _decode(container, stream, listing, positions)
+        pictures = itertools.islice(pictures, limits.decoded)
         for position, picture in _pick(pictures, listing, positions):
             turns = round(picture.rotation / 90) % 4
             try:
@@ -189,7 +213,7 @@ def read_frames(
     if not num_read:
         raise DecodeError(
             f"{path}: no picture could be decoded; is the file damaged or encrypted, or are its "
-            f"pictures larger than {MAX_PIXELS} pixels?"
+            f"pictures larger than {limits.pixels} pixels?"
         )
 
 
@@ -208,32 +232,29 @@ def plan_segments(listing: Listing, wanted: NDArray[np.int64]) -> list[tuple[int
     return segments
 
 
-def _read_facts(path: str | Path) -> tuple[int, str]:
-    """Return size and SHA-256 of a regular file."""
+def _read_facts(file: VideoFile) -> tuple[int, str]:
+    """Return size and SHA-256."""
     try:
-        status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):  # to open a pipe would block
-            raise MediaNotFoundError(f"{path}: not a regular file; give a video file")
-        with Path(path).open("rb") as file:
-            return status.st_size, hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise MediaNotFoundError(f"{path}: cannot be read ({reason}); check the path") from error
+        return file.size, file.hash()
+    except OSError as error:
+        reason = error.strerror or error
+        raise MediaNotFoundError(f"{file}: cannot be read ({reason}); check the disk") from error
 
 
 @contextmanager
-def _open(path: str | Path) -> Iterator[tuple[Any, Any]]:
+def _open(path: VideoFile, limits: FileLimits = FILE_LIMITS) -> Iterator[tuple[Any, Any]]:
     """Open the best video stream of a file; yield (container, stream)."""
     try:
-        # "file:" keeps FFmpeg from taking a name such as "http://..." for another protocol.
         container = av.open(
-            f"file:{path}",
-            options={"max_pixels": str(MAX_PIXELS)},
-            container_options={"protocol_whitelist": "file", "format_whitelist": DEMUXERS},
+            Reader(path),
+            options={"max_pixels": str(limits.pixels)},
+            # No protocol at all: the bytes come from the reader, and nothing else is opened.
+            container_options={"protocol_whitelist": "none", "format_whitelist": DEMUXERS},
             metadata_errors="replace",
+            buffer_size=BUFFER,
         )
     except Exception as error:
-        empty = Path(path).is_file() and not Path(path).stat().st_size
+        empty = not path.size
         reason = getattr(error, "strerror", None) or error
         why = "the file is empty" if empty else f"not a video that can be opened ({reason})"
         raise DecodeError(f"{path}: {why}; convert it to MP4, MOV, MKV, WebM or AVI") from error
@@ -244,19 +265,19 @@ def _open(path: str | Path) -> Iterator[tuple[Any, Any]]:
         codec: Any = stream.codec_context
         if codec is None:
             raise DecodeError(f"{path}: its video codec is unknown; convert it to H.264 in MP4")
-        if codec.width * codec.height > MAX_PIXELS:
+        if codec.width * codec.height > limits.pixels:
             raise LimitError(
                 f"{path}: pictures of {codec.width} x {codec.height} pixels, more than the limit "
-                f"of {MAX_PIXELS}; scale the video down"
+                f"of {limits.pixels}; scale the video down, or see --max-pixels"
             )
-        codec.options = {"max_pixels": str(MAX_PIXELS)}  # pictures may grow within a stream
+        codec.options = {"max_pixels": str(limits.pixels)}  # pictures may grow within a stream
         if codec.name == "h264":  # it would guess how far pictures are reordered and lose some
             codec.options["strict"] = "strict"
         yield container, stream
 
 
 def _list_packets(
-    path: str | Path, container: Any, stream: Any
+    path: VideoFile, container: Any, stream: Any, limit: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64], bool]:
     """Return what the packets say, in the order of the file.
 
@@ -282,8 +303,10 @@ def _list_packets(
             stamps.append(np.nan if packet.pts is None else packet.pts)
             keyed.append(packet.is_keyframe and can_skip)
             broken |= packet.is_corrupt
-            if len(stamps) > MAX_PACKETS:
-                raise LimitError(f"{path}: more than {MAX_PACKETS} pictures; split the file")
+            if len(stamps) > limit:
+                raise LimitError(
+                    f"{path}: more than {limit} pictures; split it, or see --max-pictures"
+                )
     except _DAMAGE:
         broken = True  # what came before the damage is still worth a verdict
     return np.array(stamps), np.array(keyed, dtype=np.bool_), np.array(shown, np.int64), broken

@@ -174,13 +174,13 @@ def _group_members(group: int) -> list[int]:
     return found
 
 
-def _cut_badly(cutter, video):
+def _cut_badly(cutter, video, descriptor):
     """Stand in for `cut_video`: some videos end their worker."""
     if "00-" in video.video:
         os._exit(11)
     if "05-" in video.video:
         time.sleep(60)
-    return cut.cut_video(cutter, video)
+    return cut.cut_video(cutter, video, descriptor)
 
 
 def test_poison_is_tried_recorded_and_passed(videos, tmp_path, monkeypatch):

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from tellframe.cli import (
+    bench,
     build,
     calibration,
     checks,
     data,
     detect,
     evaluation,
+    serve,
     status,
     submission,
     sweep,
@@ -59,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version("tellframe"))
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     detect.add_detect(verbs)
+    serve.add_serve(verbs)
     training.add_train(verbs)
     sweep.add_sweep(verbs)
     training.add_export(verbs)
@@ -70,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_index(verbs)
     build.add_build(verbs)
     build.add_data(verbs)
-    checks.add_bench(verbs)
+    bench.add_bench(verbs)
     checks.add_doctor(verbs)
     checks.add_models(verbs)
     return parser

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tellframe.cli import status
-from tellframe.cli.options import add_model_options, add_verb, load_detector
+from tellframe.cli.options import (
+    add_isolation_options,
+    add_model_options,
+    add_verb,
+    load_detector,
+)
 from tellframe.types import Label, Verdict
 
 
@@ -39,6 +44,7 @@ def add_detect(verbs: Any) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     add_model_options(parser)
+    add_isolation_options(parser)
 
 
 def run_detect(options: argparse.Namespace) -> int:

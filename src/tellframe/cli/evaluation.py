@@ -119,7 +119,7 @@ def load_result(options: argparse.Namespace) -> Result:
         if options.stills:
             raise UsageError("--stills are scored with the videos; --scores are scored already")
         return _read_result(options.scores, options)
-    return _score(options, load_detector(options))
+    return _score(options, load_detector(options, judge_only=True))
 
 
 def _load_second(options: argparse.Namespace) -> Result:
@@ -129,7 +129,7 @@ def _load_second(options: argparse.Namespace) -> Result:
     if not options.source:
         raise UsageError("--against BUNDLE needs the videos; or give its scores")
     second = argparse.Namespace(**{**vars(options), "model": options.against})
-    return _score(second, load_detector(second))
+    return _score(second, load_detector(second, judge_only=True))
 
 
 def _read_result(path: Path, options: argparse.Namespace) -> Result:

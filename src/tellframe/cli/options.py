@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tellframe.errors import UsageError
+from tellframe.limits import FileLimits
 
 if TYPE_CHECKING:
     from tellframe.detector import Detector
@@ -17,6 +19,15 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
+_FILE_LIMITS: Final = {
+    "bytes": "size of a file",
+    "pixels": "of a picture",
+    "pictures": "in a video",
+    "seconds": "from its first picture to the last",
+    "decoded": "pictures decoded of a video; the rest is left, and the verdict says partial",
+    "people": "judged in a video; those seen most often are kept",
+}
+"""What `FileLimits` says, in a few words."""
 REPORT_SECONDS: Final = 5.0
 """How often long work says how far it is."""
 
@@ -94,21 +105,72 @@ def load_recipe(options: argparse.Namespace) -> Recipe:
     return Recipe.from_dict({**base, **given})
 
 
-def load_detector(options: argparse.Namespace, *, keep_evidence: bool = False) -> Detector:
+def add_isolation_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what a file may cost, and whether it is decoded apart."""
+    group = parser.add_argument_group("limits and isolation")
+    group.add_argument(
+        "--timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="wall time for one file; default: %(default)g",
+    )
+    group.add_argument(
+        "--memory",
+        type=float,
+        default=4.0,
+        metavar="GIB",
+        help="address space of the process that decodes; default: %(default)g",
+    )
+    group.add_argument(
+        "--no-isolation",
+        action="store_true",
+        help="decode in this process, without these two limits: for files that you made yourself",
+    )
+    for field in dataclasses.fields(FileLimits):
+        group.add_argument(
+            f"--max-{field.name}",
+            type=float if field.name == "seconds" else int,
+            default=field.default,
+            metavar="N",
+            help=f"{_FILE_LIMITS[field.name]}; default: %(default)s",
+        )
+
+
+def load_detector(
+    options: argparse.Namespace, *, keep_evidence: bool = False, judge_only: bool = False
+) -> Detector:
     """Load the detector that the options ask for.
+
+    Args:
+        options: of `add_model_options`, and of `add_isolation_options` where a verb has them.
+        keep_evidence: whether verdicts carry pictures.
+        judge_only: whether others read the videos, so that no worker process is needed.
 
     Raises:
         TellframeError: an option is out of range, or the model cannot be loaded.
     """
     from tellframe.detector import load
+    from tellframe.isolated import LIMITS
 
     if options.threads < 0:
         raise UsageError(f"--threads {options.threads}: give 0 or more")
     overrides = {"num_frames": options.frames, "face_detector": options.face_detector}
+    limits, file_limits = LIMITS, FileLimits()
+    if "timeout" in options:
+        if not (options.timeout > 0 and options.memory > 0):
+            raise UsageError("--timeout and --memory: give more than 0")
+        memory = min(round(options.memory * 2**30), 2**62)
+        limits = dataclasses.replace(limits, seconds=options.timeout, memory=memory)
+        given = {f.name: getattr(options, f"max_{f.name}") for f in dataclasses.fields(FileLimits)}
+        file_limits = FileLimits(**given)
     return load(
         options.model,
         threads=options.threads,
         keep_evidence=keep_evidence,
+        isolate=not (judge_only or getattr(options, "no_isolation", False)),
+        limits=limits,
+        file_limits=file_limits,
         **{k: v for k, v in overrides.items() if v is not None},
     )
 

@@ -134,7 +134,7 @@ def _judge(videos: Sequence[Video], options: argparse.Namespace) -> list[Answer]
 
     if not videos:
         raise UsageError("no video was found")
-    detector = load(options.bundle, threads=options.threads, keep_evidence=False)
+    detector = load(options.bundle, threads=options.threads, keep_evidence=False, isolate=False)
     workers = num_workers(options)
     judged = follow(
         judge_videos(detector, videos, workers, options.endpoint), len(videos), options.quiet

@@ -15,6 +15,7 @@ units are done, the index is a function of them, so that it does not matter who 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
@@ -28,6 +29,7 @@ from typing import Any
 
 from tellframe.data.cut import CutVideo, Outcome, VideoRecord, cut_video, given_up, load_cutter
 from tellframe.data.manifest import Video, load_pyarrow, table_of
+from tellframe.data.media import open_descriptor
 from tellframe.data.plan import Plan, Unit, begin_build, list_open_units, require_sources
 from tellframe.data.shards import SUFFIXES, ClipRow, ShardWriter, StoredClip, clip_key
 from tellframe.errors import DataError
@@ -76,6 +78,8 @@ def build_units(
         arguments=(recipe, place.endpoint),
         workers=place.workers,
         limits=place.limits,
+        returns=CutVideo,
+        open_item=functools.partial(open_descriptor, endpoint=place.endpoint),
     )
     with closing(results):  # an error here must not leave workers behind
         paired = zip(handed, results, strict=True)

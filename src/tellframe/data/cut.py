@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
+from PIL import Image
+
+from tellframe import errors
 from tellframe.data.manifest import Video
 from tellframe.data.media import open_video
 from tellframe.data.shards import StoredClip, store_clip
 from tellframe.errors import DataError, LimitError, MediaError, MediaNotFoundError, StoreError
 from tellframe.extract import Extraction, extract_clips
 from tellframe.faces import FaceDetector, load_face_detector
+from tellframe.isolated import warm_up
 from tellframe.isolation import Failure
 from tellframe.recipe import Recipe
 from tellframe.types import Clip
+from tellframe.videofile import VideoFile
 
 Kept = TypeVar("Kept")
 
@@ -97,16 +103,24 @@ class Cutter:
 
 def load_cutter(recipe: Recipe, endpoint: str) -> Cutter:
     """Load the recipe's face detector; one thread, because there is one worker a core."""
-    return Cutter(recipe, load_face_detector(recipe, num_threads=1), endpoint)
+    detector = load_face_detector(recipe, num_threads=1)
+    warm_up(recipe, detector, 1)
+    Image.init()  # its formats, which it would import when a crop is encoded
+    return Cutter(recipe, detector, endpoint)
 
 
-def cut_video(cutter: Cutter, video: Video) -> CutVideo:
-    """Cut the clips out of one video; errors as for `extract_video`."""
-    return CutVideo(*extract_video(cutter, video, lambda clip: store_clip(clip, cutter.recipe)))
+def cut_video(cutter: Cutter, video: Video, descriptor: int | None = None) -> CutVideo:
+    """Cut the clips out of one video; arguments and errors as for `extract_video`."""
+    return CutVideo(
+        *extract_video(cutter, video, lambda clip: store_clip(clip, cutter.recipe), descriptor)
+    )
 
 
 def extract_video(
-    cutter: Cutter, video: Video, keep: Callable[[Clip], Kept]
+    cutter: Cutter,
+    video: Video,
+    keep: Callable[[Clip], Kept],
+    descriptor: int | None = None,
 ) -> tuple[VideoRecord, tuple[Kept, ...]]:
     """Find the clips of one video, and record what became of it.
 
@@ -114,14 +128,16 @@ def extract_video(
         cutter: from `load_cutter`.
         video: which.
         keep: what is kept of every clip.
+        descriptor: of the open video; None to open it here.
 
     Raises:
         StoreError: the object store does not answer, which says nothing about the video.
     """
     path = ""
     try:
-        with open_video(video, cutter.endpoint) as path:
-            extraction = extract_clips(path, cutter.recipe, cutter.detector, threads=1)
+        with _opened(cutter, video, descriptor) as source:
+            path = str(source)
+            extraction = extract_clips(source, cutter.recipe, cutter.detector, threads=1)
         kept = tuple(map(keep, extraction.clips))
     except Exception as error:  # one video must not end a build of a million, at every new start
         if isinstance(error, StoreError) and not error.missing:
@@ -131,6 +147,14 @@ def extract_video(
         message = message.replace(path, video.video) if path else message
         return VideoRecord(video.video, outcome, message), ()
     return _record(video, extraction), kept
+
+
+def _opened(
+    cutter: Cutter, video: Video, descriptor: int | None
+) -> AbstractContextManager[str | VideoFile]:
+    if descriptor is None:
+        return open_video(video, cutter.endpoint)
+    return nullcontext(VideoFile(video.video, descriptor))
 
 
 def _outcome(error: Exception) -> Outcome:
@@ -172,7 +196,9 @@ def _record(video: Video, extraction: Extraction) -> VideoRecord:
 
 
 def given_up(video: Video, failure: Failure) -> CutVideo:
-    """Record a video that no worker survived."""
+    """Record a video that could not be opened, or that no worker got done."""
+    if failure.reason == "raised":
+        return CutVideo(_refused(video, failure))
     text = {
         Outcome.CRASH: "ended the process that decoded it",
         Outcome.TIMEOUT: "took longer than the limit; see --timeout",
@@ -180,3 +206,16 @@ def given_up(video: Video, failure: Failure) -> CutVideo:
     outcome = Outcome(failure.reason)
     message = f"{video.video}: {text[outcome]}, {failure.attempts} times"
     return CutVideo(VideoRecord(video.video, outcome, message, failure.attempts))
+
+
+def _refused(video: Video, failure: Failure) -> VideoRecord:
+    kind = MemoryError if failure.error == "MemoryError" else getattr(errors, failure.error, None)
+    outcome = Outcome.UNFORESEEN
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        outcome = _outcome(kind(failure.message))
+    message = failure.message or "out of memory"
+    if outcome is Outcome.UNFORESEEN:
+        message = f"{failure.error}: {message}"
+    if video.location != video.video:
+        message = message.replace(video.location, video.video)
+    return VideoRecord(video.video, outcome, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import math
@@ -17,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from tellframe.data.cut import Cutter, Outcome, VideoRecord, cut_video, given_up, load_cutter
 from tellframe.data.manifest import Video
+from tellframe.data.media import open_descriptor
 from tellframe.data.shards import LUMA
 from tellframe.faces import FaceDetector
 from tellframe.faces.align import brighten
@@ -139,6 +141,8 @@ def look_at(
         arguments=(recipe, endpoint),
         workers=workers,
         limits=limits or Limits(),
+        returns=Look,
+        open_item=functools.partial(open_descriptor, endpoint=endpoint),
     )
     for video, look in found:
         if isinstance(look, Failure):
@@ -198,13 +202,14 @@ class _Watch:
         )
 
 
-def _look(cutter: Cutter, video: Video) -> Look:
+def _look(cutter: Cutter, video: Video, descriptor: int | None = None) -> Look:
     """Look at one video; runs in a worker."""
     watch = _Watch(cutter.recipe, cutter.detector)
     # The watch brightens: were it done before, it could not tell how dark the frame is. The crops,
     # by which people are followed, are therefore never brightened, whatever the recipe says.
     recipe = dataclasses.replace(cutter.recipe, brighten_below=0.0)
-    record = cut_video(dataclasses.replace(cutter, recipe=recipe, detector=watch), video).record
+    cutter = dataclasses.replace(cutter, recipe=recipe, detector=watch)
+    record = cut_video(cutter, video, descriptor).record
     if record.outcome not in READABLE:
         return Look(video.label, record)
     faces = [face for found in watch.found for face in found]

@@ -12,6 +12,7 @@ from pathlib import Path
 from tellframe.data.manifest import Video
 from tellframe.data.zips import Member, read_member
 from tellframe.store import Store, is_remote, open_store, split_location
+from tellframe.videofile import open_video_file
 
 
 @contextmanager
@@ -29,6 +30,19 @@ def open_video(video: Video, endpoint: str = "") -> Iterator[str]:
         return
     with _in_memory(_fetch(video, endpoint)) as path:
         yield path
+
+
+@contextmanager
+def open_descriptor(video: Video, endpoint: str = "") -> Iterator[int]:
+    """Yield a descriptor of a video, for a worker that may open nothing itself.
+
+    Raises:
+        MediaNotFoundError: it is no regular file that can be read.
+        StoreError: it cannot be read.
+        DataError: it is damaged within its zip.
+    """
+    with open_video(video, endpoint) as path, open_video_file(path) as file:
+        yield file.descriptor
 
 
 def _fetch(video: Video, endpoint: str) -> bytes:

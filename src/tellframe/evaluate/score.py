@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -24,6 +25,7 @@ from tellframe.data.cut import (
     load_cutter,
 )
 from tellframe.data.manifest import Video
+from tellframe.data.media import open_descriptor
 from tellframe.data.shards import ClipRow, measure_luma, read_clip
 from tellframe.detector import Detector
 from tellframe.errors import ConfigError
@@ -81,6 +83,8 @@ def judge_videos(
         arguments=(detector.recipe, endpoint),
         workers=workers,
         limits=LIMITS,
+        returns=Extracted,
+        open_item=functools.partial(open_descriptor, endpoint=endpoint),
     )
     with closing(results):
         for video, result in results:
@@ -90,9 +94,9 @@ def judge_videos(
                 yield judge_clips(detector, *result)
 
 
-def extract_whole(cutter: Cutter, video: Video) -> Extracted:
+def extract_whole(cutter: Cutter, video: Video, descriptor: int | None = None) -> Extracted:
     """Extract a video and keep the clips as they are; runs in the workers."""
-    return extract_video(cutter, video, lambda clip: clip)
+    return extract_video(cutter, video, lambda clip: clip, descriptor)
 
 
 def judge_shards(detector: Detector, shards: Shards) -> Generator[Judgement, None, None]:

@@ -13,7 +13,7 @@ from tellframe.errors import ConfigError, UsageError
 from tellframe.recipe import FACE_DETECTORS, Recipe
 from tellframe.types import Face
 
-__all__ = ["FaceDetector", "load_face_detector"]
+__all__ = ["FaceDetector", "fetch_weights", "load_face_detector"]
 
 
 class FaceDetector(Protocol):
@@ -76,6 +76,19 @@ def load_face_detector(
             f"unknown face detector {recipe.face_detector!r}; known are {', '.join(FACE_DETECTORS)}"
         )
     return _LimitedDetector(loaders[recipe.face_detector](), recipe)
+
+
+def fetch_weights(recipe: Recipe) -> None:
+    """Fetch the weights of the recipe's detector, unless they are here, so that loading is local.
+
+    Raises:
+        BundleError: the weights are missing or altered.
+        DownloadError: they have to be fetched and cannot be.
+    """
+    if recipe.face_detector == "yunet":
+        from tellframe.faces.yunet import find_weights
+
+        find_weights(None)
 
 
 def _load_mtcnn(recipe: Recipe, num_threads: int) -> FaceDetector:

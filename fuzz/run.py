@@ -1,0 +1,27 @@
+"""Fuzz one of our parsers with atheris: `python fuzz/run.py TARGET [SECONDS]`; see README.md."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["tellframe", "json", "tomllib", "zipfile"]):
+    from targets import TARGETS
+
+
+def main(name: str, seconds: str = "600") -> None:
+    """Run until the time is over or something is found, which is written to this folder."""
+    call, seeds = TARGETS[name]
+    corpus = Path(tempfile.mkdtemp(prefix=f"corpus-{name}-"))
+    for number, seed in enumerate(seeds):
+        (corpus / f"seed{number}").write_bytes(seed)
+    limits = [f"-max_total_time={seconds}", "-max_len=16384", "-timeout=20", "-rss_limit_mb=3000"]
+    atheris.Setup([sys.argv[0], *limits, "-print_final_stats=1", str(corpus)], call)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,117 @@
+"""What a worker process runs: it sets itself up, gives up its rights, and does item after item."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tellframe.channel import WorkerEnd
+from tellframe.sandbox import confine, limit_memory, limit_processor, restrict_start, tie_to_parent
+from tellframe.wire import pack
+
+RETURNED: Final = b"+"
+RAISED: Final = b"-"
+"""First byte of an answer."""
+_LONGEST_TEXT: Final = 4000
+"""Characters of a message that are passed on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker is for."""
+
+    function: Callable[..., Any]
+    """Takes what `setup` returned and an item, and the descriptor that came with it, if any."""
+    setup: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    memory: int
+    """Bytes of address space."""
+    processor: float
+    """Seconds of all processors together for one item."""
+    confined: bool
+    """Whether the worker gives up its rights, and answers in plain bytes instead of pickles."""
+
+
+def main(arguments: list[str]) -> None:
+    """Run a worker process.
+
+    Args:
+        arguments: number of the descriptor of the channel, id of the parent, "1" for a confined
+            worker.
+    """
+    channel, parent, confined = WorkerEnd(int(arguments[0])), int(arguments[1]), arguments[2]
+    tie_to_parent(parent)
+    if confined == "1":
+        restrict_start()
+    try:
+        serve(channel)
+    except (EOFError, OSError):  # the parent wants no more, or is gone
+        os._exit(0)
+
+
+def serve(channel: WorkerEnd) -> None:
+    """Set up, and answer until the parent ends.
+
+    Raises:
+        EOFError, OSError: the parent has ended.
+    """
+    received, _ = channel.receive()
+    confined = False
+    try:
+        task: Task = pickle.loads(received)
+        confined = task.confined
+        limit_memory(task.memory)
+        context = task.setup(*task.arguments)
+        state = None
+        if confined:
+            _leave_terminal()
+            state = confine(task.memory)
+    except Exception as error:
+        channel.send(RAISED, _error_bytes(error, confined))
+        return
+    channel.send(RETURNED, pack(state) if confined else pickle.dumps(None))
+    while True:
+        data, descriptor = channel.receive()
+        limit_processor(task.processor)
+        given = (pickle.loads(data),) if descriptor is None else (pickle.loads(data), descriptor)
+        answer = _answer(task, context, given)
+        if descriptor is not None:
+            os.close(descriptor)
+        channel.send(*answer)
+
+
+def _answer(task: Task, context: Any, given: tuple[Any, ...]) -> tuple[bytes, bytes]:
+    """Do an item; too little memory for the answer ends the worker."""
+    try:
+        result = task.function(context, *given)
+        if task.confined:
+            return RETURNED, pack(result)
+    except Exception as error:
+        return RAISED, _error_bytes(error, task.confined)
+    try:
+        return RETURNED, pickle.dumps(result)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        return RAISED, _error_bytes(error, confined=False)
+
+
+def _error_bytes(error: Exception, confined: bool) -> bytes:
+    if confined:
+        return pack((type(error).__name__, str(error)[:_LONGEST_TEXT]))
+    error.add_note("In a worker process:\n" + "".join(traceback.format_exception(error)))
+    try:
+        data = pickle.dumps(error)
+        pickle.loads(data)  # some can be pickled, and not unpickled
+    except Exception:
+        data = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+    return data
+
+
+def _leave_terminal() -> None:
+    """Let nothing that a file makes a library write reach the user's terminal or log."""
+    sys.stderr.flush()
+    os.dup2(1, 2)  # which leads nowhere from the start
