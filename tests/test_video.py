@@ -752,7 +752,7 @@ def test_memory_does_not_grow_with_the_length(make_video, read_number, tmp_path)
         for position, frame in zip(wanted, read_frames(path, listing, wanted), strict=True):
             assert read_number(frame.image) == position
             assert tracemalloc.get_traced_memory()[1] < 2_000_000  # all pictures: 37 MB
-            assert sum(isinstance(o, av.VideoFrame) for o in gc.get_objects()) < 40
+            assert sum(type(o) is av.VideoFrame for o in gc.get_objects()) < 40
             tracemalloc.reset_peak()  # the list of all objects is itself a large one
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:
