@@ -54,7 +54,7 @@ from peers import (
 from tellframe.detector import Detector
 from tellframe.evaluate import read_stills, score_source
 from tellframe.evaluate.rows import Row
-from tellframe.evaluate.score import score_stills
+from tellframe.evaluate.score import label_still, score_stills
 from tellframe.evaluate.sources import Videos
 
 TELLFRAME: Final = "tellframe"
@@ -70,19 +70,7 @@ def label_stills(zipped: Path, limit: int | None) -> list[Row]:
     if not zipped.is_file():
         say(f"{zipped}: no single crops there; left out")
         return []
-    return [
-        Row(
-            path=still.file,
-            fake=still.fake,
-            source=f"{zipped.stem} (single crops)",
-            method="",
-            group=still.original,
-            pair=still.original,
-            original=still.original if still.fake else "",
-            still=True,
-        )
-        for still in islice(read_stills(zipped), limit)
-    ]
+    return [label_still(still, zipped) for still in islice(read_stills(zipped), limit)]
 
 
 def score_tellframe(

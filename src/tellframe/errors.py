@@ -3,6 +3,8 @@
 A message names the file, says what is wrong, and says what to do about it.
 """
 
+from typing import TypeVar
+
 
 class TellframeError(Exception):
     """Base of all errors raised by tellframe."""
@@ -75,3 +77,12 @@ class WireError(TellframeError):
 
 class MissingExtraError(TellframeError):
     """An optional dependency is not installed; the message names the extra to install."""
+
+
+Family = TypeVar("Family", bound=TellframeError)
+
+
+def error_named(name: str, message: str, family: type[Family]) -> Family | None:
+    """Return the error of a family that a worker process named; None where it has no such one."""
+    kind = globals().get(name)
+    return kind(message) if isinstance(kind, type) and issubclass(kind, family) else None

@@ -13,8 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tellframe import errors
-from tellframe.errors import DecodeError, LimitError, MediaError
+from tellframe.errors import DecodeError, LimitError, MediaError, error_named
 from tellframe.extract import Extraction, extract_clips
 from tellframe.faces import FaceDetector, load_face_detector
 from tellframe.isolation import Crew, Failure, Job, Limits
@@ -110,6 +109,13 @@ def _load_tools(recipe: Recipe, threads: int, file_limits: FileLimits) -> _Tools
 
 def warm_up(recipe: Recipe, detector: FaceDetector, threads: int = 0) -> None:
     """Extract two black pictures, for all that is imported at first use: later it cannot be."""
+    with warm_up_video() as file:
+        extract_clips(file, recipe, detector, threads=threads)
+
+
+@contextmanager
+def warm_up_video() -> Iterator[VideoFile]:
+    """Open a video of two black pictures that lies in no folder."""
     # A confined worker may write no file any more, but it may fill its own memory.
     in_memory = hasattr(os, "memfd_create")
     with (
@@ -117,7 +123,7 @@ def warm_up(recipe: Recipe, detector: FaceDetector, threads: int = 0) -> None:
     ) as file:
         file.write(_WARM_UP)
         file.flush()
-        extract_clips(VideoFile("warm-up.y4m", file.fileno()), recipe, detector, threads=threads)
+        yield VideoFile("warm-up.y4m", file.fileno())
 
 
 def _extract(tools: _Tools, path: str, descriptor: int) -> Extraction:
@@ -142,10 +148,7 @@ def _explain(path: str, failure: Failure, limits: Limits) -> MediaError:
             f"{path}: needs more memory than {limits.memory / 2**30:g} GiB; allow more with "
             "--memory"
         )
-    kind = getattr(errors, failure.error, None)
-    if isinstance(kind, type) and issubclass(kind, MediaError):
-        return kind(failure.message)
-    return MediaError(
+    return error_named(failure.error, failure.message, MediaError) or MediaError(
         f"{path}: made tellframe itself fail ({failure.error}: {failure.message}); "
         "please report it with the file"
     )

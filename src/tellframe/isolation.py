@@ -19,8 +19,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from tellframe import errors
-from tellframe.errors import TellframeError, WorkerError
+from tellframe.errors import TellframeError, WorkerError, error_named
 from tellframe.process import FAILURE, SUCCESS, WorkerProcess
 from tellframe.process import MAX_ANSWER as MAX_ANSWER
 from tellframe.types import Sandbox
@@ -235,7 +234,5 @@ class Crew(Generic[Item, Result]):
 
 def _error_of(name: str, message: str) -> TellframeError:
     """Return the error that a confined worker raised when it was set up, before any file."""
-    kind = getattr(errors, name, None)
-    if isinstance(kind, type) and issubclass(kind, TellframeError):
-        return kind(message)
-    return WorkerError(f"a worker process cannot be set up ({name}: {message})")
+    known = error_named(name, message, TellframeError)
+    return known or WorkerError(f"a worker process cannot be set up ({name}: {message})")

@@ -25,7 +25,7 @@ _BOOT: Final = (
 )
 _KEPT: Final = ("HOME", "LANG", "PATH", "TMPDIR", "TELLFRAME_CACHE", "TELLFRAME_YUNET")
 _KEPT_BEGINNINGS: Final = ("LC_", "LD_", "PYTHON", "XDG_")
-"""What a confined worker inherits of the environment, in which there may be passwords."""
+"""What a confined worker inherits of the environment, which may hold passwords and tokens."""
 
 
 class WorkerProcess:
@@ -46,7 +46,7 @@ class WorkerProcess:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
-            env=_environment(self._confined),
+            env=worker_environment(confined=self._confined),
         )
         theirs.close()  # so that its end there is the last one, and it ends with the process
         self._first: bytes | None = pickle.dumps(task)
@@ -88,7 +88,8 @@ class WorkerProcess:
         self._channel.close()
 
 
-def _environment(confined: bool) -> dict[str, str]:
+def worker_environment(*, confined: bool) -> dict[str, str]:
+    """Return the environment that a worker is started with."""
     kept = {
         name: value
         for name, value in os.environ.items()

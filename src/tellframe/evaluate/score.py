@@ -30,7 +30,7 @@ from tellframe.data.shards import ClipRow, measure_luma, read_clip
 from tellframe.detector import Detector
 from tellframe.errors import ConfigError
 from tellframe.evaluate.rows import Judgement, Row
-from tellframe.evaluate.sources import Shards, Source, Videos, read_stills
+from tellframe.evaluate.sources import Shards, Source, Still, Videos, read_stills
 from tellframe.isolation import Failure, Limits, map_isolated
 from tellframe.scoring import judge_video
 from tellframe.types import Clip, Reason
@@ -175,15 +175,8 @@ def score_stills(detector: Detector, path: str | Path) -> Iterator[Row]:
         (person,) = detector.judge([_clip_of(pixels, detector.recipe.digest)])
         probability = person.probability
         assert probability is not None  # it has a frame
-        yield Row(
-            path=still.file,
-            fake=still.fake,
-            source=f"{Path(path).stem} (single crops)",
-            method="",
-            group=still.original,
-            pair=still.original,
-            original=still.original if still.fake else "",
-            still=True,
+        yield dataclasses.replace(
+            label_still(still, path),
             outcome=Outcome.OK,
             people=1,
             logit=detector.bundle.calibration.logit(probability),
@@ -192,6 +185,20 @@ def score_stills(detector: Detector, path: str | Path) -> Iterator[Row]:
             verdict=detector.bundle.decision.label(probability),
             brightness=measure_luma(pixels),
         )
+
+
+def label_still(still: Still, path: str | Path) -> Row:
+    """Return the row of a single crop of a zip, not yet scored."""
+    return Row(
+        path=still.file,
+        fake=still.fake,
+        source=f"{Path(path).stem} (single crops)",
+        method="",
+        group=still.original,
+        pair=still.original,
+        original=still.original if still.fake else "",
+        still=True,
+    )
 
 
 def _clip_of(pixels: NDArray[np.uint8], digest: str) -> Clip:

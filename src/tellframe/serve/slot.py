@@ -18,10 +18,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from tellframe import errors
 from tellframe.channel import ParentEnd
-from tellframe.errors import LimitError, MediaError, TellframeError, WireError, WorkerError
+from tellframe.errors import (
+    LimitError,
+    MediaError,
+    TellframeError,
+    WireError,
+    WorkerError,
+    error_named,
+)
 from tellframe.isolation import START_SECONDS, Failure
+from tellframe.process import worker_environment
 from tellframe.serve.worker import PROGRESS, RAISED, READY, Finding, Progress, Task
 from tellframe.types import Sandbox
 from tellframe.videofile import open_video_file
@@ -38,9 +45,6 @@ _BOOT: Final = (
     "from tellframe.sandbox import restrict_start; restrict_start(); "
     "from tellframe.serve.worker import main; main(sys.argv[2:])"
 )
-_KEPT: Final = ("HOME", "LANG", "PATH", "TMPDIR", "TELLFRAME_YUNET")
-_KEPT_BEGINNINGS: Final = ("LC_", "LD_", "PYTHON", "XDG_")
-"""What a worker inherits of the environment, in which there may be passwords and our tokens."""
 
 
 class Cancelled(Exception):  # noqa: N818 (no error: somebody asked for it)
@@ -100,7 +104,7 @@ class Slot:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[number],
-            env=_environment(),
+            env=worker_environment(confined=True),
         )
         theirs.close()  # so that its end there is the last one, and it ends with the process
         try:
@@ -192,17 +196,6 @@ class Slot:
 
 def _error_of(failure: Failure, family: type[TellframeError]) -> TellframeError:
     """Return the error that a worker raised, as one of a family."""
-    kind = getattr(errors, failure.error, None)
-    if isinstance(kind, type) and issubclass(kind, family):
-        return kind(failure.message)
-    return TellframeError(f"tellframe itself failed: {failure.error}: {failure.message}")
-
-
-def _environment() -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _KEPT or name.startswith(_KEPT_BEGINNINGS)
-    }
-    # Linear algebra is of no use to a worker, and its threads would be older than the sandbox.
-    return {"OPENBLAS_NUM_THREADS": "1", **kept}
+    return error_named(failure.error, failure.message, family) or TellframeError(
+        f"tellframe itself failed: {failure.error}: {failure.message}"
+    )

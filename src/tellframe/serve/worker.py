@@ -19,6 +19,7 @@ from tellframe.channel import WorkerEnd
 from tellframe.detector import Detector, load
 from tellframe.extract import extract_clips
 from tellframe.faces import FaceDetector
+from tellframe.isolated import warm_up_video
 from tellframe.sandbox import (
     confine,
     limit_memory,
@@ -34,8 +35,6 @@ Progress = Callable[[str, int, int], None]
 READY, PROGRESS, RETURNED, RAISED = b"=", b"~", b"+", b"-"
 """First byte of a message to the parent."""
 _LONGEST_TEXT: Final = 4000
-_WARM_UP: Final = b"YUV4MPEG2 W64 H64 F25:1 C420jpeg\n" + 2 * (b"FRAME\n" + bytes(64 * 96))
-"""Two black pictures, in the simplest format that the decoder knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +68,8 @@ def prepare(task: Task) -> Detector:
     detector = load(task.model, threads=task.threads, isolate=False, **task.overrides)
     detector.check_golden()
     # Python imports some things when they are first used: later, it may not open them any more.
-    with os.fdopen(os.memfd_create("warm-up"), "wb") as file:
-        file.write(_WARM_UP)
-        file.flush()
-        analyse(detector, VideoFile("warm-up.y4m", file.fileno()), lambda *_: None)
+    with warm_up_video() as file:
+        analyse(detector, file, lambda *_: None)
     return detector
 
 

@@ -24,7 +24,7 @@ from torch.nn import functional
 from tellframe.errors import ConfigError
 from tellframe.faces.align import TEMPLATE, similarity_transform
 from tellframe.train.augment import MAKERS, Frames, Image, Maker, Points, Sample
-from tellframe.train.augment.blends import blend_faces, bring_face
+from tellframe.train.augment.blends import blend_faces, bring_face, warp_frame
 from tellframe.train.augment.sample import as_picture
 
 SIZES: Final = (64, 96, 128)
@@ -92,7 +92,7 @@ def _align(frame: Image, matrix: NDArray[np.float64], size: int) -> Image:
         # OpenCV counts from the middle of a pixel.
         shift = matrix[:, 2] + (finer - matrix[:, :2]) @ (0.5, 0.5)
         matrix = np.concatenate([finer, shift[:, None]], axis=1)
-    return _warp(frame, matrix, size, cv2.INTER_LINEAR)
+    return warp_frame(frame, matrix, size, cv2.INTER_LINEAR)
 
 
 def repaint(sample: Sample, source: Frames, coder: Autoencoder, rng: np.random.Generator) -> Frames:
@@ -137,12 +137,6 @@ def all_makers(coders: Sequence[Autoencoder]) -> dict[str, Maker]:
         return blend_faces(sample, sample.real, painted, sample.real, rng)
 
     return {**MAKERS, **({"painted_blend": painted_blend} if coders else {})}
-
-
-def _warp(frame: Image, matrix: NDArray[np.float64], side: int, smooth: int) -> Image:
-    return as_picture(
-        cv2.warpAffine(frame, matrix, (side, side), flags=smooth, borderMode=cv2.BORDER_REFLECT)
-    )
 
 
 def train_autoencoder(

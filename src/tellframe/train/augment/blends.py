@@ -94,7 +94,7 @@ def self_blend(sample: Sample, rng: np.random.Generator) -> Sample:
     warps = np.stack([warp] * length)
     warps[:, :, 2] += shifts
     moved = [
-        _warp(frame, w, side, cv2.INTER_LINEAR) for frame, w in zip(source, warps, strict=True)
+        warp_frame(frame, w, side, cv2.INTER_LINEAR) for frame, w in zip(source, warps, strict=True)
     ]
     return blend_faces(sample, real, np.stack(moved), target, rng)
 
@@ -153,10 +153,11 @@ def _bring(frame: Image, matrix: NDArray[np.float64], side: int, factor: float) 
         matrix = matrix.copy()
         matrix[:, :2] *= full / small
         matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV counts from a pixel's middle
-    return _warp(frame, matrix, side, cv2.INTER_CUBIC)
+    return warp_frame(frame, matrix, side, cv2.INTER_CUBIC)
 
 
-def _warp(frame: Image, matrix: NDArray[np.float64], side: int, smooth: int) -> Image:
+def warp_frame(frame: Image, matrix: NDArray[np.float64], side: int, smooth: int) -> Image:
+    """Warp a frame by a 2 x 3 matrix into a square of that side, mirrored beyond its border."""
     return as_picture(
         cv2.warpAffine(frame, matrix, (side, side), flags=smooth, borderMode=cv2.BORDER_REFLECT)
     )
