@@ -118,7 +118,7 @@ def list_frames(path: Source, limits: FileLimits = FILE_LIMITS) -> Listing:
     Raises:
         MediaNotFoundError: there is no such regular, readable file.
         NoVideoError: the file holds no video stream, or one without a picture.
-        DecodeError: the file is no video container that tellframe opens.
+        DecodeError: the file is no video container that tellframe opens, or is encrypted.
         LimitError: it is larger or longer than the limits.
     """
     with open_video_file(path) as file:
@@ -292,6 +292,8 @@ def _list_packets(
         for packet in container.demux(stream):
             if not packet.size:
                 continue
+            if packet.has_sidedata("encryption_info"):  # what decodes of it by chance is noise
+                raise DecodeError(f"{path}: it is encrypted; give it decrypted")
             if stamps and packet.is_keyframe and not tried:
                 # Where pictures are refreshed bit by bit, a keyframe alone does not give one.
                 tried = True
