@@ -49,6 +49,7 @@ REFUSED = {  # what PyAV decodes and tellframe does not, and why
     ".gif": "a picture, not a video",
     "0322_rv30.mp4": "RealMedia is not among the containers that are opened",
     "0519_intraforeman_qcif1-5.264": "every picture is damaged",
+    "0173_sample_fragmented_sgpd_v2.mp4": "encrypted (cbcs); what decodes is noise",
     "0268_mov-frag-encrypted.mp4": "encrypted; what decodes is noise",
 }
 
