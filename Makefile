@@ -8,9 +8,15 @@ FULL := .venv
 # What needs the extras; the light install skips it, with the reason.
 FULL_TESTS := tests/train tests/data tests/evaluate tests/test_dev_data.py tests/test_demo_data.py \
 	tests/test_deploy.py tests/test_cli_build.py tests/serve
+# Every version is pinned, those that a build needs too; `make test CONSTRAINTS=/dev/null` takes
+# the newest.
+CONSTRAINTS ?= $(CURDIR)/constraints.txt
+export PIP_CONSTRAINT := $(CONSTRAINTS)
+export PIP_BUILD_CONSTRAINT := $(CONSTRAINTS)
+AXE := axe-core@4.14.1
 FACENET := facenet_pytorch-2.6.0-py3-none-any.whl
 
-.PHONY: demo demo-data test test-light test-full lint types contracts bench samples clean
+.PHONY: demo demo-data test test-light test-full lint types contracts bench samples lock clean
 
 demo: $(LIGHT)/.installed
 	$(LIGHT)/bin/tellframe detect samples/real.mp4 samples/fake.mp4 samples/two_people.mp4 --html out/demo/
@@ -26,7 +32,7 @@ test-light: $(LIGHT)/.installed-dev
 	$(LIGHT)/bin/python -m pytest
 
 # The extras; the wheel holds the weights that ours are compared with.
-test-full: $(FULL)/.installed $(FULL)/$(FACENET)
+test-full: $(FULL)/.installed $(FULL)/$(FACENET) $(FULL)/axe
 	TELLFRAME_FACENET_WHEEL=$(FULL)/$(FACENET) $(FULL)/bin/python -m pytest $(FULL_TESTS)
 
 lint: $(FULL)/.installed
@@ -46,9 +52,16 @@ bench: $(LIGHT)/.installed
 samples: $(FULL)/.installed
 	$(FULL)/bin/python scripts/make_samples.py --out samples
 
-$(LIGHT)/.installed: pyproject.toml $(shell find src -type f -not -name '*.pyc')
+# The newest versions of everything, for `make test` to say whether they do.
+lock:
+	rm -rf $(FULL)
+	$(MAKE) CONSTRAINTS=/dev/null $(FULL)/.installed
+	$(FULL)/bin/python scripts/lock.py
+	$(FULL)/bin/python scripts/list_licences.py
+
+$(LIGHT)/.installed: pyproject.toml constraints.txt $(shell find src -type f -not -name '*.pyc')
 	test -x $(LIGHT)/bin/python || $(PYTHON) -m venv $(LIGHT)
-	$(LIGHT)/bin/pip install --quiet --upgrade 'pip>=25.1'
+	$(LIGHT)/bin/pip install --quiet --upgrade pip
 	$(LIGHT)/bin/pip install --quiet --force-reinstall --no-deps .
 	$(LIGHT)/bin/pip install --quiet .
 	touch $@
@@ -59,13 +72,22 @@ $(LIGHT)/.installed-dev: $(LIGHT)/.installed
 
 $(FULL)/.installed: pyproject.toml constraints.txt
 	test -x $(FULL)/bin/python || $(PYTHON) -m venv $(FULL)
-	$(FULL)/bin/pip install --quiet --upgrade 'pip>=25.1'
-	$(FULL)/bin/pip install --quiet -c constraints.txt torch torchvision
-	$(FULL)/bin/pip install --quiet -c constraints.txt -e '.[train,data,ray,serve]' --group dev --group data-tests --group serve-tests
+	$(FULL)/bin/pip install --quiet --upgrade pip
+	$(FULL)/bin/pip install --quiet torch torchvision
+	$(FULL)/bin/pip install --quiet -e '.[train,data,ray,serve]' --group dev --group data-tests --group serve-tests --group build
 	touch $@
 
 $(FULL)/$(FACENET): $(FULL)/.installed
 	$(FULL)/bin/pip download --quiet --no-deps -d $(FULL) facenet-pytorch==2.6.0
+
+# Checks of accessibility need axe-core; without npm, or without a connection, they are skipped.
+$(FULL)/axe:
+	mkdir -p $@
+	@if command -v npm > /dev/null; then \
+		npm install --prefix $@ --silent --no-audit --no-fund --ignore-scripts \
+		--fetch-retries 0 --fetch-timeout 30000 $(AXE) \
+		|| { rm -rf $@; echo "axe-core cannot be fetched: accessibility is not checked"; }; \
+	else rm -rf $@; echo "no npm: accessibility is not checked"; fi
 
 clean:
 	rm -rf $(LIGHT) $(FULL) out build dist .mypy_cache .ruff_cache .pytest_cache

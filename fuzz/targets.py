@@ -22,6 +22,7 @@ from tellframe.errors import BundleError, ConfigError, DataError, StoreError, Wi
 from tellframe.extract import Extraction
 from tellframe.faces.boxes import suppress_overlaps
 from tellframe.faces.mtcnn import decode_proposals, shift, square
+from tellframe.graphfile import require_self_contained
 from tellframe.recipe import Recipe
 from tellframe.store import Store
 from tellframe.types import Media
@@ -77,6 +78,12 @@ def bundle(data: bytes) -> None:
     (PLACE / "bundle.json").write_bytes(data)
     with contextlib.suppress(BundleError):
         load_bundle(PLACE)
+
+
+def graph(data: bytes) -> None:
+    """An ONNX file, as far as we read it ourselves."""
+    with contextlib.suppress(BundleError):
+        require_self_contained(data, "model.onnx")
 
 
 def recipe(data: bytes) -> None:
@@ -136,6 +143,13 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     "bundle": (
         bundle,
         [*((SHIPPED / "frame_lite0" / "bundle.json").read_bytes() for _ in "1"), b"[" * 5000],
+    ),
+    "graph": (
+        graph,
+        [
+            b"\x08\x08\x3a\x0c\x2a\x0a\x08\x02\x10\x01\x4a\x04\0\0\x80?",  # weights inside
+            b"\x3a\x08\x0a\x06\x2a\x04\x2a\x02\x70\x01",  # a constant that lies elsewhere
+        ],
     ),
     "recipe": (recipe, [_TOML.encode(), b"a = " + b"[" * 5000]),
     "mtcnn": (mtcnn, [bytes(range(256)) * 4, np.full(400, 0.9, np.float32).tobytes()]),

@@ -16,6 +16,7 @@ import tellframe
 from bad_files import KINDS, PARTIAL, READ, REFUSED, make_all, table
 from tellframe.isolation import Limits
 from tellframe.limits import FileLimits
+from tellframe.report.words import damage
 from tellframe.types import Reason
 
 ROOT = Path(__file__).parents[1]
@@ -50,12 +51,21 @@ def test_every_file_ends_as_its_kind_calls_for(name, files, detector):
         elif Reason.PARTIAL in verdict.reasons:
             outcome = PARTIAL
             assert verdict.media.partial
+            assert damage(verdict.media).startswith("read ")
+        if verdict.media is not None:  # what was looked at is what was decoded, and no more
+            media, counters = verdict.media, verdict.counters
+            assert 0 < media.num_decoded <= media.num_asked <= 3
+            assert counters["frames_sampled"] == media.num_decoded
+            assert all(person.frames <= media.num_decoded for person in verdict.people)
         assert outcome in KINDS[name].outcomes, (verdict.video, verdict.error)
         assert verdict.sandbox.holds
         assert verdict.seconds < SECONDS
         found[outcome] += 1
     if name in ("cut_mp4_index_first", "cut_stream"):
         assert found[PARTIAL], "no damage was noticed"
+    if name == "cut_mp4_index_first":
+        said = [damage(v.media) for v in detector.detect_many(files[name]) if v.media]
+        assert all("the header announces" in text for text in said)
 
 
 def test_there_are_enough_and_the_table_is_up_to_date(files):

@@ -1,6 +1,7 @@
 """Bundles: what is incomplete, altered or foreign is refused."""
 
 import dataclasses
+import hashlib
 import http.server
 import json
 import shutil
@@ -10,6 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from tellframe import bundle
 from tellframe.bundle import (
     SHIPPED,
     golden_crops,
@@ -85,6 +87,77 @@ def test_a_broken_description_is_refused(folder):
         load_bundle(folder)
 
 
+@pytest.mark.parametrize("name", ["bundle.json", "model.onnx"])
+def test_a_file_that_leads_out_of_the_bundle_is_refused(name, folder, tmp_path):
+    path, elsewhere = folder / name, tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    with pytest.raises(BundleError, match=rf"{name}: a link that leads out of the bundle"):
+        load_bundle(folder)
+    path.unlink()
+    path.symlink_to(f"../{folder.name}/../elsewhere")
+    with pytest.raises(BundleError, match=rf"{name}: a link that leads out of the bundle"):
+        load_bundle(folder)
+
+
+def test_links_within_a_bundle_and_to_one_are_followed(folder, tmp_path):
+    (folder / "model.onnx").rename(folder / "graph")
+    (folder / "model.onnx").symlink_to("graph")
+    (tmp_path / "link").symlink_to(folder)
+    assert load_bundle(tmp_path / "link").sha256 == load_bundle(NAME).sha256
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "/proc/self/mem", "model.onnx"])
+def test_a_graph_that_is_no_file_is_refused(target, folder):
+    (folder / "model.onnx").unlink()
+    (folder / "model.onnx").symlink_to(target)
+    with pytest.raises(BundleError, match=r"model\.onnx: "):
+        load_bundle(folder)
+
+
+def test_sizes_beyond_all_measure_are_refused_unread(folder):
+    with (folder / "model.onnx").open("r+b") as file:
+        file.truncate(2**40)  # takes no room, and hours to be read
+    with pytest.raises(BundleError, match=r"model\.onnx: more than"):
+        load_bundle(folder)
+    with (folder / "bundle.json").open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(BundleError, match=r"bundle\.json: more than"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"format":' * 100_000,
+        '{"format": 2, "recipe": ' + '{"margin":' * 50_000,
+        '{"format": ' + "9" * 100_000 + "}",
+        '{"format": 2, "name": ' + json.dumps("x" * 1_000_000) + "}",
+        "[]",
+        '"bundle"',
+        "NaN",
+    ],
+    ids=["lists", "objects", "recipe", "digits", "text", "list", "string", "nan"],
+)
+def test_a_description_that_is_deep_or_odd_is_refused(text, folder):
+    (folder / "bundle.json").write_text(text)
+    with pytest.raises(BundleError, match=r"bundle\.json: ") as caught:
+        load_bundle(folder)
+    assert len(str(caught.value)) < 2000
+
+
+def test_a_graph_with_weights_in_other_files_is_refused(folder, capsys):
+    """Though the description fits it."""
+    graph = b"\x3a\x06\x2a\x04\x6a\x00\x70\x01"  # see tests/test_graphfile.py
+    (folder / "model.onnx").write_bytes(graph)
+    change(folder, sha256=hashlib.sha256(graph).hexdigest())
+    from tellframe.cli import run
+
+    assert run(["detect", "--model", str(folder), str(folder)]) == 2
+    assert "keeps weights in other files" in capsys.readouterr().err
+
+
 def test_an_unknown_name_lists_the_shipped():
     with pytest.raises(BundleError, match=f"no bundle.*{NAME}"):
         load_bundle("no-such-bundle")
@@ -126,10 +199,29 @@ def test_a_graph_that_is_not_the_described_one_is_refused(hub):
         load_bundle("hf://someone/detector@v1")
 
 
-@pytest.mark.parametrize("name", ["hf://someone", "hf://a/b/c", "hf://../secret"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("hf://someone", "hf://a/b/c", "hf://../secret", "hf://a/..", "hf://a/b@../../../x"),
+        *("hf://a/b@", "hf://a/b c", "hf://a/b?x=1", "hf://user@a/b"),
+    ],
+)
 def test_bad_hub_names_are_refused(name):
     with pytest.raises(BundleError, match="expected hf://"):
         load_bundle(name)
+
+
+@pytest.mark.parametrize("text", ["[]", "[" * 100_000, '{"sha256": 1}', "\ud800", ""], ids=ascii)
+def test_a_description_of_the_hub_that_is_none_is_refused(text, hub):
+    (hub / "bundle.json").write_text(text, errors="surrogatepass")
+    with pytest.raises(BundleError, match=r"bundle\.json cannot be read"):
+        load_bundle("hf://someone/detector@v1")
+
+
+def test_sizes_of_the_hub_are_limited(hub, monkeypatch):
+    monkeypatch.setattr(bundle, "MAX_JSON_BYTES", 100)
+    with pytest.raises(DownloadError, match="larger than the limit of 100 bytes"):
+        load_bundle("hf://someone/detector@v1")
 
 
 def test_golden_crops_are_the_same_everywhere():

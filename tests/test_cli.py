@@ -84,7 +84,7 @@ def test_all_outputs_at_once(samples, tmp_path, capsys):
     assert run([*arguments, "--quiet", "--fail-on", "fake"]) == 10
     out, err = capsys.readouterr()
     rows = json.loads(out)
-    assert [row["label"] for row in rows] == ["FAKE", "REAL", "FAKE"]
+    assert [row["label"] for row in rows] == ["INCONCLUSIVE", "REAL", "FAKE"]
     assert page.read_text(encoding="utf-8").count("data:image/jpeg") >= 4
     assert str(page) in err
     with table.open(newline="", encoding="utf-8") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ pytest.importorskip("pyarrow", reason="needs the extra: pip install 'tellframe[d
 
 from tellframe.cli import build as cli_build
 from tellframe.cli import build_parser, run
+from tellframe.cli.options import archive_limits
 from tellframe.data.manifest import Video, write_manifest
 from tellframe.data.verify import read_index, read_recipe
+from tellframe.limits import ArchiveLimits
 from tellframe.store import FolderStore
 
 
@@ -229,3 +232,36 @@ def test_a_unit_altered_by_hand(manifests, built, tmp_path, capsys):
     (tmp_path / unit).write_text(json.dumps({"clips": 1}))
     assert build(manifests["good"], tmp_path) == 2
     assert f"{unit}: damaged (" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def zipped(samples, tmp_path_factory) -> str:
+    """Return the path of a manifest of one video in a zip."""
+    folder = tmp_path_factory.mktemp("zipped")
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.write(samples / "real.mp4", "real.mp4")
+        archive.writestr("metadata.json", '{"real.mp4": {"label": "REAL"}}')
+    assert run(["index", str(folder / "a.zip"), "-o", str(folder / "m.parquet")]) == 0
+    return str(folder / "m.parquet")
+
+
+@pytest.mark.parametrize("option", ["--max-zip-bytes", "--max-zip-ratio"])
+@pytest.mark.parametrize("verb", ["build", "eda", "evaluate", "submit"])
+def test_limits_of_zips_are_options(verb, option, zipped, tmp_path, capsys):
+    inputs = ["frame_lite0", zipped] if verb == "submit" else [zipped]
+    output = tmp_path / {"build": "shards", "eda": "a.html", "submit": "a.csv"}.get(verb, "out")
+    arguments = [verb, *inputs, "-o", str(output), "--workers", "1"]
+    assert run([*arguments, option, "0"]) == 2
+    assert "give more than 0" in capsys.readouterr().err
+    defaults = archive_limits(build_parser().parse_args(arguments))
+    assert defaults == ArchiveLimits()
+    given = archive_limits(build_parser().parse_args([*arguments, option, "1"]))
+    assert given != defaults
+
+
+@pytest.mark.parametrize("verb", ["build", "eda"])
+def test_a_video_beyond_the_limits_of_zips_is_named(verb, zipped, tmp_path, capsys):
+    output = tmp_path / ("shards" if verb == "build" else "a.html")
+    arguments = [verb, zipped, "-o", str(output), "--workers", "1", "--set", "num_frames=2"]
+    run([*arguments, "--max-zip-bytes", "1000"])
+    assert "more than the limit of 1000; refused, see --max-zip-bytes" in capsys.readouterr().err

@@ -268,3 +268,21 @@ def test_clips_survive_the_disk(scene, wanted, tmp_path):
                     assert (stored[name].dtype, stored[name].shape) == (value.dtype, value.shape)
                 else:
                     assert stored[name].item() == value
+
+
+def test_frames_take_turns_at_the_scales_of_the_crop(scene, wanted):
+    scales = (1.0, 0.8, 0.6)
+    recipe = dataclasses.replace(RECIPE, crop_scales=scales)
+    (clip,) = extract_clips(scene, recipe, find_wanderer(wanted)).clips
+    frames = list(read_frames(scene, list_frames(scene), wanted))
+    for n, frame in enumerate(frames):
+        face = make_face(face_centre(wanted[n]), 48)
+        expected = crop_face(frame.image, face, recipe, scales[n % 3])
+        np.testing.assert_array_equal(clip.pixels[n], expected)
+
+
+def test_the_scale_of_the_crop_does_not_tear_a_person_apart(scene, wanted):
+    recipe = dataclasses.replace(RECIPE, crop_scales=(1.0, 0.3))
+    found = extract_clips(scene, recipe, find_wanderer(wanted))
+    assert len(found.clips) == 1
+    assert found.clips[0].valid.all()

@@ -102,6 +102,9 @@ def misbehave(tools, path, descriptor):
             return dataclasses.replace(
                 found, media=dataclasses.replace(found.media, path="/another")
             )
+        case "miscount":
+            found = extract(tools, path, descriptor)
+            return dataclasses.replace(found, media=dataclasses.replace(found.media, num_asked=99))
     return extract(tools, path, descriptor)
 
 
@@ -119,6 +122,7 @@ KINDS = {
     "noise": (DecodeError, "ended the process"),
     "liar": (DecodeError, "answers nonsense"),
     "stranger": (DecodeError, "answers nonsense"),
+    "miscount": (DecodeError, "answers nonsense"),
 }
 LIMITS = Limits(seconds=4, memory=2**30, attempts=1)
 
@@ -258,6 +262,16 @@ def test_a_script_needs_no_guard_and_leaves_nothing(samples, tmp_path):
     )
     assert done.stdout.split()[0] == "REAL"
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_worker_killed_between_two_files_costs_neither(misbehaving, samples):
+    expected = misbehaving.detect(samples / "real.mp4")
+    for _ in range(3):
+        (worker,) = misbehaving._apart._crew._workers
+        worker.process.kill()
+        again = misbehaving.detect(samples / "real.mp4")
+        assert (again.label, again.people) == (expected.label, expected.people)
+        assert misbehaving._apart._crew._workers != {worker}
 
 
 def test_descriptors_do_not_grow(misbehaving, samples, tmp_path):

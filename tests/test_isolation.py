@@ -153,6 +153,66 @@ def test_attempts_are_counted(tmp_path, attempts, wanted, tries, result):
     assert (tmp_path / "tries").stat().st_size == tries
 
 
+@pytest.fixture
+def crew():
+    """One worker that is ready, and a file that ends it is not tried again."""
+    crew = isolation.Crew(isolation.Job(echo, do_nothing), 1, QUICK)
+    crew.start().result()
+    yield crew
+    crew.close()
+
+
+def kill_idle(crew) -> subprocess.Popen:
+    (worker,) = crew._workers
+    worker.process.kill()
+    return worker.process
+
+
+def test_a_worker_killed_while_idle_costs_the_next_item_nothing(crew):
+    for number in range(10):
+        kill_idle(crew)
+        assert crew.submit(number).result() == number
+
+
+def test_a_worker_whose_end_is_noticed_late_costs_the_next_item_nothing(crew, monkeypatch):
+    """Dead when it is given the item, and when it was asked whether it is."""
+    monkeypatch.setattr(isolation.WorkerProcess, "is_lost", lambda worker: False)
+    kill_idle(crew).wait(30)
+    assert crew.submit("a").result() == "a"
+
+
+def test_a_worker_that_ends_before_it_has_begun_costs_the_item_nothing(crew, monkeypatch):
+    """It has been given the item, and is killed before it says so."""
+    ask, killed = isolation.WorkerProcess.ask, []
+
+    def ask_a_stopped_one(worker, seconds, kind, item=None, descriptor=None):
+        if item == "a" and len(killed) < 1:
+            killed.append(worker.process.pid)
+            worker.process.send_signal(signal.SIGSTOP)
+            threading.Timer(0.2, worker.process.kill).start()
+        return ask(worker, seconds, kind, item, descriptor)
+
+    monkeypatch.setattr(isolation.WorkerProcess, "ask", ask_a_stopped_one)
+    assert crew.submit("a").result() == "a"
+    assert len(killed) == 1
+
+
+def test_an_item_whose_workers_never_begin_is_given_up(crew, monkeypatch):
+    ask, killed = isolation.WorkerProcess.ask, []
+
+    def ask_a_dead_one(worker, seconds, kind, item=None, descriptor=None):
+        if item == "a":
+            killed.append(worker.process.pid)
+            worker.process.kill()
+            worker.process.wait()
+        return ask(worker, seconds, kind, item, descriptor)
+
+    monkeypatch.setattr(isolation.WorkerProcess, "ask", ask_a_dead_one)
+    assert crew.submit("a").result() == Failure("crash", 1)
+    assert len(set(killed)) == isolation.RECEIPT_ATTEMPTS
+    assert crew.submit("b").result() == "b"
+
+
 class OddError(Exception):
     """Cannot be unpickled."""
 

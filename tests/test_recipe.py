@@ -79,6 +79,7 @@ def test_every_field_changes_the_digest():
         brighten_crops=True,
         alignment="similarity",
         margin=0.2,
+        crop_scales=(1.0, 0.8),
         crop_size=160,
         crop_format="png",
         crop_quality=90,

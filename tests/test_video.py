@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from tellframe import video
 from tellframe.errors import DecodeError, LimitError, MediaNotFoundError, NoVideoError
+from tellframe.listing import open_stream
 from tellframe.video import (
     SAMPLERS,
     list_frames,
@@ -185,6 +186,10 @@ def test_skipping_changes_no_bit(name, streams, monkeypatch):
         frames = list(read_frames(path, listing, wanted, threads=threads))
         assert [f.index for f in frames] == wanted
         assert [f.image.tobytes() == plain[f.index] for f in frames] == [True] * len(wanted)
+        media = listing.media
+        assert (media.num_asked, media.num_decoded) == (len(wanted), len(wanted))
+        assert media.decode_errors == 0, "what was skipped on purpose is no damage"
+        assert not media.partial
 
     check()
 
@@ -228,7 +233,7 @@ def test_pictures_that_no_other_refers_to_are_not_decoded(name, skips, streams, 
     listing = list_frames(path)
     for wanted in (np.array([0, COUNT - 1]), np.arange(COUNT)):
         ((_, last),) = plan_segments(listing, wanted)
-        with open_video_file(path) as file, video._open(file) as (container, stream):
+        with open_video_file(path) as file, open_stream(file) as (container, stream):
             pictures = list(video._decode(container, stream, listing, wanted))
         assert (len(pictures) <= last) is (skips and len(wanted) < COUNT)
 
@@ -457,10 +462,33 @@ def test_a_damaged_picture_is_replaced_by_the_next_whole_one(
     path = blank_packets(make_video(tmp_path / "a.mkv", COUNT, gop=1), damaged)
     listing = list_frames(path)
     assert listing.media.num_frames == COUNT
+    assert not listing.media.partial, "nothing was decoded yet"
     frames = list(read_frames(path, listing, [1, 20, 39], threads=1))
     assert [read_number(f.image) for f in frames] == got
     assert [f.index for f in frames] == got
     assert [f.time for f in frames] == listing.times[got].tolist()
+    media = listing.media
+    # Blanked pictures are no keyframes any more, so that decoding begins before all of them.
+    assert (media.num_asked, media.num_decoded) == (3, len(got))
+    assert media.decode_errors == len(damaged)
+    assert media.partial
+    # What is counted is the last reading alone, and one that meets no damage is whole.
+    assert len(list(read_frames(path, listing, [1], threads=1))) == 1
+    media = listing.media
+    assert (media.num_asked, media.num_decoded, media.decode_errors) == (1, 1, 0)
+    assert not media.partial
+
+
+def test_a_cut_file_says_what_its_header_announces(make_video, tmp_path):
+    path = make_video(tmp_path / "a.mp4", 100, container_options={"movflags": "faststart"})
+    whole = list_frames(path).media
+    assert (whole.num_declared, whole.num_packets, whole.num_frames) == (100, 100, 100)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 8 // 10])
+    cut = list_frames(path).media
+    assert cut.partial
+    assert cut.num_declared == 100
+    assert 0 < cut.num_packets == cut.num_frames < 100
+    assert list_frames(make_video(tmp_path / "a.mkv", 20)).media.num_declared is None
 
 
 def test_damaged_pictures_alone_are_an_error(make_video, tmp_path):

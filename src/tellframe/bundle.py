@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from tellframe.config import build
 from tellframe.download import fetch
 from tellframe.errors import BundleError, ConfigError
+from tellframe.graphfile import MAX_GRAPH_BYTES
 from tellframe.recipe import Recipe
 from tellframe.scoring import Calibration, Decision
 
@@ -33,8 +35,11 @@ SHIPPED: Final = Path(__file__).parent / "bundles"
 """Folder of the bundles that come with the package."""
 HUB: Final = "https://huggingface.co"
 """Where hf:// leads to; the environment variable HF_ENDPOINT names a mirror."""
-MAX_GRAPH_BYTES: Final = 2**30
+GRAPH: Final = "model.onnx"
+"""Name of the graph in the folder of a bundle."""
 MAX_JSON_BYTES: Final = 16 * 2**20
+"""Of bundle.json; those of ours have 4 kB."""
+_HUB_NAME: Final = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _MALFORMED: Final = (ValueError, KeyError, TypeError, AttributeError)
 """What is raised where JSON is not of the expected form."""
 KINDS: Final = ("frame", "clip")
@@ -83,19 +88,32 @@ def load_bundle(source: str | Path | None = None) -> Bundle:
         DownloadError: it has to be fetched and cannot be.
     """
     name = str(source or DEFAULT)
+    foreign = False
     if name.startswith("hf://"):
         folder = _fetch_from_hub(name)
     elif name in shipped_bundles():
         folder = SHIPPED / name
     else:
-        folder = Path(name)
+        folder, foreign = Path(name), True
     path = folder / "bundle.json"
     if not path.is_file():
         raise BundleError(
             f"{name}: no bundle; give a folder with a bundle.json, hf://owner/repository, or one "
             f"of the shipped: {', '.join(shipped_bundles()) or 'none'}"
         )
+    if foreign:  # an installer may have linked the shipped ones
+        _require_inside(folder)
     return _read(path)
+
+
+def _require_inside(folder: Path) -> None:
+    """Raise where a file of a bundle is a link to somewhere else."""
+    own = os.path.realpath(folder)  # pathlib's `resolve` raises where links go in circles
+    for name in ("bundle.json", GRAPH):
+        if not Path(os.path.realpath(folder / name)).is_relative_to(own):
+            raise BundleError(
+                f"{folder / name}: a link that leads out of the bundle; put the file in its place"
+            )
 
 
 def _read(path: Path) -> Bundle:
@@ -114,7 +132,7 @@ def _read(path: Path) -> Bundle:
         bundle = Bundle(
             name=_text(values["name"]),
             version=_text(values["version"]),
-            graph=path.with_name("model.onnx"),
+            graph=path.with_name(GRAPH),
             sha256=_text(values["sha256"]),
             recipe=recipe,
             calibration=build(Calibration, values["calibration"], "calibration"),
@@ -129,7 +147,9 @@ def _read(path: Path) -> Bundle:
     except BundleError:
         raise
     except (OSError, ArithmeticError, RecursionError, ConfigError, *_MALFORMED) as error:
-        raise BundleError(f"{path}: not a readable bundle ({error!r}); export it again") from error
+        raise BundleError(
+            f"{path}: not a readable bundle ({error!r:.500}); export it again"
+        ) from error
     if bundle.kind not in KINDS:
         raise BundleError(
             f"{path}: a model of kind {bundle.kind!r}, this version knows {' and '.join(KINDS)}; "
@@ -140,6 +160,8 @@ def _read(path: Path) -> Bundle:
             f"{path}: the recipe was altered (digest {recipe.digest}, stamped {digest}); "
             "restore the file or export the model again"
         )
+    if bundle.graph.is_file() and bundle.graph.stat().st_size > MAX_GRAPH_BYTES:
+        raise BundleError(f"{bundle.graph}: more than {MAX_GRAPH_BYTES} bytes; this is no bundle")
     if not bundle.graph.is_file() or _sha256(bundle.graph) != bundle.sha256:
         raise BundleError(
             f"{bundle.graph}: missing, or not the graph of this bundle (SHA-256 differs); "
@@ -229,18 +251,27 @@ def golden_input(kind: str, size: int, count: int = 4) -> dict[str, NDArray[Any]
 
 def _fetch_from_hub(name: str) -> Path:
     """Fetch a bundle from the Hugging Face hub, once; return its folder in the cache."""
-    repository, _, revision = name.removeprefix("hf://").partition("@")
-    if repository.count("/") != 1 or ".." in repository:
+    match = _HUB_NAME.fullmatch(name)
+    if not match or ".." in name:
         raise BundleError(
             f"{name}: expected hf://owner/repository or hf://owner/repository@revision"
         )
+    repository, revision = match[1], match[2] or "main"
     endpoint = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
-    base = f"{endpoint}/{repository}/resolve/{revision or 'main'}"
-    cache = f"bundles/{repository.replace('/', '--')}/{revision or 'main'}"
-    description = fetch(f"{base}/bundle.json", None, cache_name=f"{cache}/bundle.json")
+    base = f"{endpoint}/{repository}/resolve/{revision}"
+    cache = f"bundles/{repository.replace('/', '--')}/{revision}"
+    description = fetch(
+        f"{base}/bundle.json",
+        None,
+        cache_name=f"{cache}/bundle.json",
+        max_bytes=MAX_JSON_BYTES,
+    )
     try:
-        digest = str(json.loads(description.read_text(encoding="utf-8"))["sha256"])
-    except (ValueError, KeyError) as error:
-        raise BundleError(f"{name}: its bundle.json cannot be read ({error!r})") from error
-    fetch(f"{base}/model.onnx", digest, cache_name=f"{cache}/model.onnx")
+        digest = _text(json.loads(description.read_text(encoding="utf-8"))["sha256"])
+    except (OSError, RecursionError, *_MALFORMED) as error:
+        raise BundleError(
+            f"{name}: its bundle.json cannot be read ({error!r:.200}); delete {description} and "
+            "ask its owner"
+        ) from error
+    fetch(f"{base}/{GRAPH}", digest, cache_name=f"{cache}/{GRAPH}", max_bytes=MAX_GRAPH_BYTES)
     return description.parent

@@ -6,33 +6,28 @@ import dataclasses
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tellframe.bundle import Bundle, golden_input, load_bundle
-from tellframe.errors import BundleError, MediaError, RecipeMismatchError
+from tellframe.bundle import Bundle, load_bundle
+from tellframe.errors import MediaError, RecipeMismatchError
 from tellframe.extract import Extraction, extract_clips
 from tellframe.faces import FaceDetector, fetch_weights, load_face_detector
 from tellframe.isolated import LIMITS, IsolatedExtractor
-from tellframe.isolation import Limits
+from tellframe.isolation import Limits, map_ahead
 from tellframe.limits import FILE_LIMITS, FileLimits
+from tellframe.network import Network
 from tellframe.recipe import Recipe
-from tellframe.runtime import Session
+from tellframe.runtime import usable_cores
 from tellframe.scoring import judge_person, judge_video
 from tellframe.types import Clip, FaceVerdict, Label, ModelInfo, Reason, Sandbox, Verdict
 
-BATCH: Final = 16
-"""Crops that go through the network at once; more are no faster on a CPU, and take memory."""
-GOLDEN_TOLERANCE: Final = 0.01
-"""How far, in logits, the scores of the golden crops may lie from the stamped ones: processors
-round differently, wrong weights or a broken runtime lie far outside."""
-Scores = tuple[float | None, NDArray[np.float32], NDArray[np.float32]]
-"""Of one person: the logit of the clip, None where the frames are to be pooled; the logits of the
-frames, (N,), positive for fake; and their class activation maps, (N, h, w)."""
-_NOTHING: Final[Scores] = (None, np.zeros(0, np.float32), np.zeros((0, 1, 1), np.float32))
+Timed = tuple[Extraction | MediaError, float]
+"""What was found in a video, or why it cannot be read; and the seconds of wall time it took."""
 
 
 class Detector:
@@ -44,6 +39,8 @@ class Detector:
         face_detector: finds the faces, as the recipe says, and files are decoded in this process.
             None: a confined worker process does both, which no file can use to do harm.
         threads: threads for decoding and for the networks; 0 for one a core.
+        workers: worker processes, which share the threads; with more than one `detect_many` reads
+            several videos side by side, which takes less time for all and more for one.
         keep_evidence: whether verdicts carry crops and heat maps, which the HTML report shows.
         limits: what one file may cost the worker.
         file_limits: what one may ask for.
@@ -56,6 +53,7 @@ class Detector:
         face_detector: FaceDetector | None = None,
         *,
         threads: int = 0,
+        workers: int = 1,
         keep_evidence: bool = True,
         limits: Limits = LIMITS,
         file_limits: FileLimits = FILE_LIMITS,
@@ -69,10 +67,14 @@ class Detector:
         self._apart: IsolatedExtractor | None = None
         if face_detector is None:  # first of all, to start while the model is loaded
             self._apart = IsolatedExtractor(
-                recipe, threads=threads, limits=limits, file_limits=file_limits
+                recipe,
+                workers=workers,
+                threads=threads if workers == 1 else max((threads or usable_cores()) // workers, 1),
+                limits=limits,
+                file_limits=file_limits,
             )
             weakref.finalize(self, self._apart.close)
-        self._session = Session(bundle.graph, threads)
+        self._network = Network(bundle, threads)
         overrides = {k: mine for k, (mine, _) in recipe.differences(bundle.recipe).items()}
         self.model_info = ModelInfo(
             bundle.name, bundle.version, bundle.sha256, recipe.digest, overrides
@@ -123,8 +125,59 @@ class Detector:
             MediaError: it cannot be analysed; the message names the file, what is wrong and what
                 to do. A video without a face raises nothing: its verdict says so.
         """
+        found, seconds = self._extract_timed(path)
+        if isinstance(found, MediaError):
+            raise found
+        return self._conclude(path, found, seconds)
+
+    def detect_many(self, paths: Iterable[str | Path]) -> Iterator[Verdict]:
+        """Judge many videos; what cannot be read gives a verdict that says so.
+
+        Some videos are read ahead of the one that is waited for, where workers read them.
+
+        Yields:
+            One verdict for every path, in order.
+        """
+        for path, (found, seconds) in self._extract_many(paths):
+            if isinstance(found, MediaError):
+                yield Verdict(
+                    video=str(path),
+                    label=Label.INCONCLUSIVE,
+                    probability=None,
+                    reasons=(Reason.UNREADABLE,),
+                    people=(),
+                    model=self.model_info,
+                    error=str(found),
+                    sandbox=self.sandbox,
+                    seconds=seconds,
+                )
+            else:
+                yield self._conclude(path, found, seconds)
+
+    def _extract_timed(self, path: str | Path) -> Timed:
         begin = time.perf_counter()
-        extraction = self.extract(path)
+        try:
+            found: Extraction | MediaError = self.extract(path)
+        except MediaError as error:
+            found = error
+        return found, time.perf_counter() - begin
+
+    def _extract_many(self, paths: Iterable[str | Path]) -> Iterator[tuple[str | Path, Timed]]:
+        if not self._apart:
+            yield from ((path, self._extract_timed(path)) for path in paths)
+            return
+        pool = ThreadPoolExecutor(self._apart.workers, thread_name_prefix="extract")
+        try:
+            # One more than there are workers, so that none waits while a video is judged.
+            yield from map_ahead(
+                lambda path: pool.submit(self._extract_timed, path), paths, self._apart.workers + 1
+            )
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _conclude(self, path: str | Path, extraction: Extraction, seconds: float) -> Verdict:
+        """Judge a video that took so many seconds to read."""
+        begin = time.perf_counter()
         people = self.judge(extraction.clips)
         label, probability, reasons = judge_video(people, partial=extraction.media.partial)
         return Verdict(
@@ -137,31 +190,8 @@ class Detector:
             model=self.model_info,
             counters=extraction.counters,
             sandbox=self.sandbox,
-            seconds=time.perf_counter() - begin,
+            seconds=seconds + time.perf_counter() - begin,
         )
-
-    def detect_many(self, paths: Iterable[str | Path]) -> Iterator[Verdict]:
-        """Judge many videos; what cannot be read gives a verdict that says so.
-
-        Yields:
-            One verdict for every path, in order.
-        """
-        for path in paths:
-            begin = time.perf_counter()
-            try:
-                yield self.detect(path)
-            except MediaError as error:
-                yield Verdict(
-                    video=str(path),
-                    label=Label.INCONCLUSIVE,
-                    probability=None,
-                    reasons=(Reason.UNREADABLE,),
-                    people=(),
-                    model=self.model_info,
-                    error=str(error),
-                    sandbox=self.sandbox,
-                    seconds=time.perf_counter() - begin,
-                )
 
     def judge(self, clips: Sequence[Clip]) -> tuple[FaceVerdict, ...]:
         """Judge the people of one video.
@@ -191,80 +221,24 @@ class Detector:
                 clip_logit=logit,
             )
             for clip, (logit, frame_logits, heat) in zip(
-                clips, self._score_clips(clips), strict=True
+                clips, self._network.score_people([c.pixels[c.valid] for c in clips]), strict=True
             )
         )
 
-    def _score_clips(self, clips: Sequence[Clip]) -> Iterator[Scores]:
-        """Run the network on the valid frames of clips."""
-        crops = [clip.pixels[clip.valid] for clip in clips]
-        if self.bundle.kind == "clip":
-            yield from (self._score_together(c) if len(c) else _NOTHING for c in crops)
-        elif crops:
-            # Crops of all people go through together, so that no run is short of them.
-            logits, heat = self.score(np.concatenate(crops))
-            ends = np.cumsum([len(c) for c in crops])[:-1]
-            for own, own_heat in zip(np.split(logits, ends), np.split(heat, ends), strict=True):
-                yield None, own, own_heat
-
-    def _score_together(self, crops: NDArray[np.uint8]) -> Scores:
-        """Run a network of the kind "clip" on the frames of one person, (T, S, S, 3)."""
-        # Without the frames that are not valid, which cost as much and have no influence.
-        valid = np.ones((1, len(crops)), dtype=np.bool_)
-        found = self._session.run({"crops": crops[None], "valid": valid})
-        return float(found["logit"][0]), found["frame_logit"][0], found["heat"][0]
-
     def score(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Score single crops; to a network of the kind "clip" each is a clip of one frame.
-
-        Args:
-            crops: shape (N, S, S, 3), RGB, cut as the recipe says.
-
-        Returns:
-            Logits of shape (N,), positive for fake, and class activation maps (N, h, w).
-        """
-        parts = [
-            self._run_frames(crops[i : i + BATCH]) for i in range(0, max(len(crops), 1), BATCH)
-        ]
-        logits, heat = zip(*parts, strict=True)
-        return np.concatenate(logits), np.concatenate(heat)
-
-    def _run_frames(
-        self, crops: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        if self.bundle.kind == "clip":
-            valid = np.ones((len(crops), 1), dtype=np.bool_)
-            found = self._session.run({"crops": crops[:, None], "valid": valid})
-            return found["logit"], found["heat"][:, 0]
-        found = self._session.run({"crops": crops})
-        return found["logit"], found["heat"]
+        """Score single crops; see `Network.score`."""
+        return self._network.score(crops)
 
     def check_golden(self) -> float:
-        """Score the golden crops, or clips, again.
-
-        Returns:
-            The largest difference from the stamped logits.
-
-        Raises:
-            BundleError: it exceeds `GOLDEN_TOLERANCE`, or the bundle has no golden scores.
-        """
-        if not self.bundle.golden:
-            raise BundleError(f"{self.bundle.name}: the bundle has no golden scores")
-        expected = np.array(self.bundle.golden)
-        inputs = golden_input(self.bundle.kind, self.bundle.recipe.crop_size, len(expected))
-        gap = float(np.abs(self._session.run(inputs)["logit"] - expected).max())
-        if not gap <= GOLDEN_TOLERANCE:
-            raise BundleError(
-                f"{self.bundle.name}: golden scores differ by {gap:.4f} logits (at most "
-                f"{GOLDEN_TOLERANCE}); the graph or the runtime does not compute what was exported"
-            )
-        return gap
+        """Score the golden crops, or clips, again; see `Network.check_golden`."""
+        return self._network.check_golden()
 
 
 def load(
     source: str | Path | None = None,
     *,
     threads: int = 0,
+    workers: int = 1,
     keep_evidence: bool = True,
     isolate: bool = True,
     limits: Limits = LIMITS,
@@ -277,6 +251,8 @@ def load(
         source: name of a shipped bundle, a folder, or "hf://owner/repository[@revision]"; the
             shipped default where None.
         threads: threads for decoding and for the networks; 0 for one a core.
+        workers: confined worker processes; with more than one `detect_many` reads several videos
+            side by side, which takes less time for all and more for one.
         keep_evidence: whether verdicts carry crops and heat maps, which the HTML report shows.
         isolate: whether files are decoded in a confined worker process; without it, a file that
             breaks the decoder breaks, or takes over, this process.
@@ -298,6 +274,7 @@ def load(
         recipe,
         None if isolate else load_face_detector(recipe, num_threads=threads),
         threads=threads,
+        workers=workers,
         keep_evidence=keep_evidence,
         limits=limits,
         file_limits=file_limits,

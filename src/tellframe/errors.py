@@ -38,6 +38,18 @@ class LimitError(MediaError):
     """The file asks for more memory or pixels than the limits allow."""
 
 
+class AddressError(MediaError):
+    """The web address of a video is none, or leads where it must not."""
+
+
+class PrivateAddressError(AddressError):
+    """The web address of a video leads into a network that is not public."""
+
+
+class FetchError(MediaError):
+    """A video cannot be fetched: its server does not answer, or answers something else."""
+
+
 class BundleError(TellframeError):
     """A model bundle is missing, incomplete, altered, or of an unknown format."""
 
@@ -53,10 +65,12 @@ class DownloadError(TellframeError):
 class StoreError(TellframeError):
     """A folder or object store cannot be read or written."""
 
-    def __init__(self, message: str, *, missing: bool = False) -> None:
+    def __init__(self, message: str, *, missing: bool = False, denied: bool = False) -> None:
         super().__init__(message)
         self.missing = missing
         """Whether the cause is that there is no such file."""
+        self.denied = denied
+        """Whether the cause is that it may not be read or written."""
 
 
 class DataError(TellframeError):

@@ -69,8 +69,9 @@ def extract_clips(
     times: list[float] = []
     num_faces, rotation = 0, 0
     for frame in _read_ahead(frames):
-        sightings = _find_faces(frame, len(times), recipe, finder)
-        tracker.update(frame.image, sightings)
+        new_scene = tracker.begin_frame(frame.image)
+        sightings = _find_faces(frame, len(times), recipe, finder, new_scene)
+        tracker.update(sightings)
         times.append(frame.time)
         num_faces += len(sightings)
         rotation = frame.rotation
@@ -108,13 +109,18 @@ def _read_ahead(frames: Iterator[Frame]) -> Iterator[Frame]:
             yield frame
 
 
-def _find_faces(frame: Frame, position: int, recipe: Recipe, finder: FaceFinder) -> list[Sighting]:
+def _find_faces(
+    frame: Frame, position: int, recipe: Recipe, finder: FaceFinder, new_scene: bool
+) -> list[Sighting]:
     bright = brighten(frame.image, recipe.brighten_below)
     source = bright if recipe.brighten_crops else frame.image
-    return [
-        Sighting(position, frame.time, face, crop_face(source, face, recipe))
-        for face in finder.find(bright, frame.time)
-    ]
+    scale = recipe.crop_scales[position % len(recipe.crop_scales)]
+    sightings = []
+    for face in finder.find(bright, frame.time, new_scene):
+        crop = crop_face(source, face, recipe)
+        view = crop if scale == 1 else crop_face(source, face, recipe, scale)
+        sightings.append(Sighting(position, frame.time, face, crop, view))
+    return sightings
 
 
 def _to_clip(person: int, track: FaceTrack, times: list[float], recipe: Recipe) -> Clip:
@@ -130,7 +136,7 @@ def _to_clip(person: int, track: FaceTrack, times: list[float], recipe: Recipe) 
         recipe_digest=recipe.digest,
     )
     for sighting in track.sightings:
-        clip.pixels[sighting.position] = sighting.crop
+        clip.pixels[sighting.position] = sighting.view
         clip.valid[sighting.position] = True
         clip.boxes[sighting.position] = sighting.face.box
         clip.landmarks[sighting.position] = sighting.face.landmarks

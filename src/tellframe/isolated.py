@@ -39,11 +39,12 @@ class _Tools:
 
 
 class IsolatedExtractor:
-    """A worker process that extracts one video after the other; it starts at once.
+    """Worker processes that each extract one video after the other; they start at once.
 
     Args:
         recipe: how videos become clips.
-        threads: of the decoder and of the face detector; 0 for one a core.
+        workers: how many.
+        threads: of the decoder and of the face detector in each; 0 for one a core.
         limits: what one file may cost.
         file_limits: what one may ask for.
     """
@@ -52,25 +53,28 @@ class IsolatedExtractor:
         self,
         recipe: Recipe,
         *,
+        workers: int = 1,
         threads: int = 0,
         limits: Limits = LIMITS,
         file_limits: FileLimits = FILE_LIMITS,
     ) -> None:
-        self.limits = limits
+        self.workers, self.limits = workers, limits
         self._recipe = recipe
         self._crew: Crew[str, Extraction] = Crew(
-            Job(_extract, _load_tools, (recipe, threads, file_limits), Extraction, _open), 1, limits
+            Job(_extract, _load_tools, (recipe, threads, file_limits), Extraction, _open),
+            workers,
+            limits,
         )
-        self._ready = self._crew.start()
+        self._ready = [self._crew.start() for _ in range(workers)]
 
     @property
     def sandbox(self) -> Sandbox | None:
-        """How the worker is confined; waits until it is ready.
+        """How the workers are confined; waits until one is ready.
 
         Raises:
-            TellframeError: the worker cannot be started, or the face detector not be loaded.
+            TellframeError: it cannot be started, or the face detector not be loaded.
         """
-        self._ready.result()
+        self._ready[0].result()
         return self._crew.sandbox
 
     def extract(self, path: str | Path) -> Extraction:
@@ -90,7 +94,7 @@ class IsolatedExtractor:
         return result
 
     def close(self) -> None:
-        """End the worker."""
+        """End the workers."""
         self._crew.close()
 
 
@@ -160,8 +164,13 @@ def _check(path: str, found: Extraction, recipe: Recipe) -> None:
     Raises:
         DecodeError: it was said.
     """
-    good = found.media.path == path and all(
-        _is_possible(clip, number, recipe) for number, clip in enumerate(found.clips, 1)
+    media = found.media
+    counts = (media.num_packets, media.num_declared or 0, media.decode_errors)
+    good = (
+        media.path == path
+        and 0 <= media.num_decoded <= media.num_asked <= recipe.num_frames
+        and min(counts) >= 0
+        and all(_is_possible(clip, number, recipe) for number, clip in enumerate(found.clips, 1))
     )
     if not good:
         raise DecodeError(f"{path}: its worker answers nonsense; the file is made to do harm")

@@ -34,6 +34,10 @@ START_SECONDS: Final = 300.0
 """Wall time in which a worker must be ready for its first item."""
 START_ATTEMPTS: Final = 3
 """Workers in a row that may end before they are ready."""
+RECEIPT_SECONDS: Final = 60.0
+"""Wall time in which an idle worker must say that it has its item."""
+RECEIPT_ATTEMPTS: Final = 2
+"""Workers in a row that may be lost before they say so: the idle one, and a fresh one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,42 @@ def map_isolated(
         crew.close()
 
 
+def map_ahead(
+    submit: Callable[[Item], Future[Result]], items: Iterable[Item], ahead: int
+) -> Generator[tuple[Item, Result], None, None]:
+    """Have items done, some of them ahead of the one that is waited for.
+
+    Args:
+        submit: has an item done by somebody else.
+        items: taken one by one; what goes wrong there is raised after the results before it.
+        ahead: items under way or finished early at most.
+
+    Yields:
+        (item, result), in order.
+    """
+    pending: deque[tuple[Item, Future[Result]]] = deque()
+    following, exhausted = iter(items), False
+    failure: Exception | None = None
+    while pending or not exhausted:
+        while not exhausted and len(pending) < ahead:
+            try:
+                item = next(following)
+            except StopIteration:
+                exhausted = True
+            except Exception as error:
+                exhausted, failure = True, error
+            else:
+                pending.append((item, submit(item)))
+        if pending:
+            item, future = pending.popleft()
+            yield item, future.result()
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            failure = None  # it would keep itself alive, through its traceback and this frame
+
+
 class Crew(Generic[Item, Result]):
     """Worker processes that stay; each has a thread here that talks to it, and to no other."""
 
@@ -155,15 +195,7 @@ class Crew(Generic[Item, Result]):
         self, items: Iterable[Item], ahead: int
     ) -> Generator[tuple[Item, Result | Failure], None, None]:
         """Have items done, some of them ahead of the one that is waited for; yield in order."""
-        pending: deque[tuple[Item, Future[Result | Failure]]] = deque()
-        for item in items:
-            pending.append((item, self.submit(item)))
-            if len(pending) >= ahead:
-                first, future = pending.popleft()
-                yield first, future.result()
-        while pending:
-            first, future = pending.popleft()
-            yield first, future.result()
+        yield from map_ahead(self.submit, items, ahead)
 
     def close(self) -> None:
         """End all processes, whatever they are doing."""
@@ -185,8 +217,11 @@ class Crew(Generic[Item, Result]):
                     raise
                 return Failure(FAILURE, 1, type(error).__name__, str(error))
             for attempt in range(1, self._limits.attempts + 1):
-                worker = self._get_worker()
-                reason, value = worker.ask(self._limits.seconds, job.returns, item, descriptor)
+                worker = self._hand_over(item, descriptor)
+                if worker is None:
+                    reason = "crash"
+                    continue
+                reason, value = worker.ask(self._limits.seconds, job.returns)
                 if reason == SUCCESS:
                     return value  # type: ignore[no-any-return]
                 if reason == FAILURE:
@@ -195,6 +230,20 @@ class Crew(Generic[Item, Result]):
                     return Failure(reason, attempt, *value)
                 self._dismiss(worker)
         return Failure(reason, self._limits.attempts)
+
+    def _hand_over(self, item: Item, descriptor: int | None) -> WorkerProcess | None:
+        """Give an item to a worker; return it when it says that it has it, None if none does.
+
+        A worker that is lost before, killed for want of memory while it was idle, has not begun:
+        that is no doing of the item's, and costs it none of its attempts.
+        """
+        for _ in range(RECEIPT_ATTEMPTS):
+            worker = self._get_worker()
+            reason, _ = worker.ask(RECEIPT_SECONDS, type(None), item, descriptor)
+            if reason == SUCCESS:
+                return worker
+            self._dismiss(worker)
+        return None
 
     def _get_worker(self) -> WorkerProcess:
         """Return the worker of this thread, or a new one where it was lost."""

@@ -21,8 +21,9 @@ SUCCESS: Final = "returned"
 FAILURE: Final = "raised"
 _BOOT: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from tellframe.worker import main; main(sys.argv[2:])"
+    "{first}from {module} import main; main(sys.argv[2:])"
 )
+_RESTRICT: Final = "from tellframe.sandbox import restrict_start; restrict_start(); "
 _KEPT: Final = ("HOME", "LANG", "PATH", "TMPDIR", "TELLFRAME_CACHE", "TELLFRAME_YUNET")
 _KEPT_BEGINNINGS: Final = ("LC_", "LD_", "PYTHON", "XDG_")
 """What a confined worker inherits of the environment, which may hold passwords and tokens."""
@@ -37,18 +38,10 @@ class WorkerProcess:
 
     def __init__(self, task: Task) -> None:
         self._confined = task.confined
-        ours, theirs = socket.socketpair()
-        self._channel = ParentEnd(ours)
-        number = str(theirs.fileno())
-        command = [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path)]
-        self.process = subprocess.Popen(
-            [*command, number, str(os.getpid()), str(int(self._confined))],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            env=worker_environment(confined=self._confined),
+        self.process, ours = start_process(
+            "tellframe.worker", str(int(self._confined)), confined=self._confined
         )
-        theirs.close()  # so that its end there is the last one, and it ends with the process
+        self._channel = ParentEnd(ours)
         self._first: bytes | None = pickle.dumps(task)
 
     def ask(
@@ -86,6 +79,32 @@ class WorkerProcess:
         self.process.kill()
         self.process.wait()
         self._channel.close()
+
+
+def start_process(
+    module: str, *arguments: str, confined: bool, restrict: bool = False
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a worker process; return it, and our end of the channel to it.
+
+    Args:
+        module: its `main` is called with the number of the descriptor of its end, the id of this
+            process, and the arguments.
+        arguments: more of them.
+        confined: whether it may not know the secrets of the environment.
+        restrict: whether it gives up rights before the module is imported.
+    """
+    ours, theirs = socket.socketpair()
+    boot = _BOOT.format(first=_RESTRICT if restrict else "", module=module)
+    command = [sys.executable, "-P", "-c", boot, json.dumps(sys.path)]
+    process = subprocess.Popen(
+        [*command, str(theirs.fileno()), str(os.getpid()), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[theirs.fileno()],
+        env=worker_environment(confined=confined),
+    )
+    theirs.close()  # so that its end there is the last one, and it ends with the process
+    return process, ours
 
 
 def worker_environment(*, confined: bool) -> dict[str, str]:

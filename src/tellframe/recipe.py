@@ -44,7 +44,7 @@ class Recipe:
     """Length in pixels of the longer side of the smallest face that is looked for."""
     pyramid_factor: float = 0.709
     """MTCNN: scale step of the image pyramid (Zhang et al. 2016)."""
-    search_every: float = 0.99
+    search_every: float = 2.99
     """Seconds after which a whole frame is searched for faces again; in frames between, known faces
     are found near their last place. 0 searches every frame."""
     keep_all: bool = True
@@ -61,6 +61,9 @@ class Recipe:
     facenet-pytorch); "similarity": rotated and scaled by the five landmarks."""
     margin: float = 0.1
     """Share of the box side that is added to it in all (not on each side)."""
+    crop_scales: tuple[float, ...] = (1.0,)
+    """Frames take turns at these sides of the crop, in sides of the one that the margin gives, so
+    that a person is seen from close and from afar at no cost."""
     crop_size: int = 224
     """Side of the crops in pixels."""
     crop_format: str = "jpeg"
@@ -88,6 +91,8 @@ class Recipe:
             "brighten_below": 0 <= self.brighten_below <= 255,
             "alignment": self.alignment in ALIGNMENTS,
             "margin": 0 <= self.margin <= 4,
+            "crop_scales": bool(self.crop_scales)
+            and all(0.3 <= scale <= 1 for scale in self.crop_scales),
             "crop_size": 16 <= self.crop_size <= 1024,
             "crop_format": self.crop_format in CROP_FORMATS,
             "crop_quality": 1 <= self.crop_quality <= 100,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tellframe.errors import BundleError, LimitError
+from tellframe.graphfile import read_graph, require_self_contained
 
 _NO_MEMORY: Final = ("std::bad_alloc", "Failed to allocate memory")
 """In messages of ONNX Runtime."""
@@ -34,15 +35,19 @@ class Session:
         num_threads: threads that one run uses; 0 takes all cores that this process may use.
 
     Raises:
-        BundleError: the graph is missing, unreadable, or not a graph that can be run here.
+        BundleError: the graph is missing, unreadable, keeps weights in other files, or is not a
+            graph that can be run here.
     """
 
     def __init__(self, source: str | Path | bytes, num_threads: int = 0) -> None:
         import onnxruntime
 
-        self._name = "graph given as bytes" if isinstance(source, bytes) else str(source)
-        if not isinstance(source, bytes) and not Path(source).is_file():
-            raise BundleError(f"{self._name}: no such file; a complete ONNX graph is needed here")
+        if isinstance(source, bytes):
+            self._name, graph = "graph given as bytes", source
+            require_self_contained(graph, self._name)
+        else:
+            # Read here, so that what was checked is what is run.
+            self._name, graph = str(source), read_graph(source)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
         options.intra_op_num_threads = num_threads or usable_cores()
@@ -55,7 +60,7 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                source if isinstance(source, bytes) else str(source),
+                graph,
                 options,
                 providers=["CPUExecutionProvider"],
             )

@@ -350,7 +350,8 @@ class ObjectStore(Store):
             if isinstance(error, denied) or any(mark in text for mark in _DENIED):
                 raise StoreError(
                     f"{what}: access denied; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
-                    "the rights of that key"
+                    "the rights of that key",
+                    denied=True,
                 ) from error
             reason = text.strip().split("\n")[0][:300]
             raise StoreError(

@@ -144,6 +144,17 @@ class Media:
     """Mean pictures a second, counted; 0 where it has only one picture."""
     partial: bool
     """True where a part of the stream is missing or could not be decoded."""
+    num_declared: int | None = None
+    """Number of pictures that the header announces; None where it does not say."""
+    num_packets: int = 0
+    """Number of packets of the stream, with those whose pictures an edit list hides."""
+    num_asked: int = 0
+    """Number of pictures that were asked for, to look at them."""
+    num_decoded: int = 0
+    """Of those asked for, how many were decoded, or had one decoded in their place."""
+    decode_errors: int = 0
+    """Packets that the decoder refused, and pictures in wanted places that it gave up or marked as
+    damaged."""
 
 
 @dataclass(frozen=True, slots=True)

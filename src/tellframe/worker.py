@@ -57,6 +57,8 @@ def main(arguments: list[str]) -> None:
 def serve(channel: WorkerEnd) -> None:
     """Set up, and answer until the parent ends.
 
+    An item takes two messages: the item itself, which is acknowledged, and then the word to begin.
+
     Raises:
         EOFError, OSError: the parent has ended.
     """
@@ -74,9 +76,13 @@ def serve(channel: WorkerEnd) -> None:
     except Exception as error:
         channel.send(RAISED, _error_bytes(error, confined))
         return
-    channel.send(RETURNED, pack(state) if confined else pickle.dumps(None))
+    nothing = pack(None) if confined else pickle.dumps(None)
+    channel.send(RETURNED, pack(state) if confined else nothing)
     while True:
         data, descriptor = channel.receive()
+        # Until it has said so, its end is not the item's doing; see `tellframe.isolation.Crew`.
+        channel.send(RETURNED, nothing)
+        channel.receive()
         limit_processor(task.processor)
         given = (pickle.loads(data),) if descriptor is None else (pickle.loads(data), descriptor)
         answer = _answer(task, context, given)

@@ -12,13 +12,14 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from tellframe.cli import run
-from tellframe.data import layouts, sources, tables
+from tellframe.data import sources, tables
 from tellframe.data.index import CODES, LAYOUTS, index_sources
 from tellframe.data.layouts import parse_metadata
 from tellframe.data.manifest import read_manifest
 from tellframe.data.media import open_video
 from tellframe.data.splits import Policy
 from tellframe.errors import DataError, LeakError, UsageError
+from tellframe.limits import ArchiveLimits
 
 
 def real(split="train"):
@@ -373,11 +374,51 @@ def test_problems(tmp_path, files, code, where, layout, zipped):
         assert {v.label for v in videos.values()} == {""}
 
 
-def test_metadata_beyond_the_limit_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(layouts, "MAX_METADATA", 100)
+@pytest.mark.parametrize(
+    ("limit", "value"), [("bytes", 100), ("depth", 1), ("entries", 1)], ids=str
+)
+def test_metadata_beyond_the_limits_is_not_read(limit, value, tmp_path):
+    limits = ArchiveLimits(**{f"metadata_{limit}": value})
     for place in (write(tmp_path / "p", PART_0), pack(tmp_path / "q.zip", PART_0)):
-        _, problems = index(place)
-        assert [code for code, _ in problems] == ["damaged_metadata"]
+        problems = []
+        found = index_sources([str(place)], problems, limits=limits)
+        assert [p.code for p in problems] == ["damaged_metadata"]
+        assert f"--max-metadata-{limit}" in problems[0].what
+        assert {v.label for v in found.videos} == {""}
+        assert index(place)[1] == []
+
+
+@pytest.mark.parametrize("value", [[[[{}]]], {"a": {"b": {"c": []}}}])
+def test_metadata_is_no_deeper_than_the_limit(value):
+    content = json.dumps({"a.mp4": {"label": "FAKE", "more": value}}).encode()
+    assert parse_metadata(content, "x", ArchiveLimits(metadata_depth=6)).rows
+    with pytest.raises(DataError, match="more than 5 deep; see --max-metadata-depth"):
+        parse_metadata(content, "x", ArchiveLimits(metadata_depth=5))
+    with pytest.raises(DataError, match="x: "):
+        parse_metadata(b'{"a":' * 100_000, "x", ArchiveLimits(metadata_depth=10**9))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("zip-directory", "zip-entries", "zip-ratio", "zip-bytes"),
+        *("metadata-bytes", "metadata-depth", "metadata-entries"),
+    ],
+)
+def test_limits_are_options(option, tmp_path, capsys):
+    """Each changes what is read, and none is taken that is not above 0."""
+    with zipfile.ZipFile(tmp_path / "p.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in PART_0.items():
+            archive.writestr(name, json.dumps(content) if content else name.encode() * 999)
+        for number in range(400):  # a directory longer than what is read of every zip
+            archive.writestr(f"{'long' * 40}{number}", b"")
+    arguments = ["index", str(tmp_path / "p.zip"), "-o", str(tmp_path / "m.parquet")]
+    assert run(arguments) == 0
+    assert "--max-" not in capsys.readouterr().err
+    run([*arguments, f"--max-{option}", "1"])
+    assert f"see --max-{option}" in capsys.readouterr().err
+    assert run([*arguments, f"--max-{option}", "0"]) == 2
+    assert "give more than 0" in capsys.readouterr().err
 
 
 LETTERS = "aaqaifqrwn.mp4"  # as in DFDC itself, unlike a.mp4

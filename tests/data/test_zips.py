@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tellframe.data import zips
 from tellframe.data.zips import list_members, read_member
 from tellframe.errors import DataError, StoreError
+from tellframe.limits import ArchiveLimits
 from tellframe.store import FolderStore
 
 DIRECTORY, LOCAL, END = b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06"
@@ -146,14 +147,32 @@ def test_a_bomb_is_refused_before_it_is_read(tmp_path):
     assert store.bytes_read == before
 
 
-def test_a_directory_of_absurd_length_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(zips, "MAX_DIRECTORY", 10_000)
+def test_a_directory_of_absurd_length_is_not_read(tmp_path):
+    limits = ArchiveLimits(zip_directory=10_000)
     data = make_zip({f"{'long/' * 20}{i}.mp4": b"x" for i in range(1000)})
     (tmp_path / "a.zip").write_bytes(data)
     store = FolderStore(tmp_path)
-    with pytest.raises(DataError, match="directory of more than 10000 bytes"):
-        list_members(store, "a.zip")
+    with pytest.raises(DataError, match="directory of more than 10000 bytes; see --max-zip"):
+        list_members(store, "a.zip", limits)
     assert store.bytes_read == zips.TAIL
+    with pytest.raises(DataError, match="1000 entries, more than the limit of 999; see --max-zip"):
+        list_members(store, "a.zip", ArchiveLimits(zip_entries=999))
+    assert len(list_members(store, "a.zip", ArchiveLimits(zip_entries=1000))) == 1000
+
+
+def test_limits_of_members_are_kept_to_the_byte(tmp_path):
+    data = make_zip({"a.mp4": b"x" * 100_000}, zipfile.ZIP_DEFLATED)
+    (tmp_path / "a.zip").write_bytes(data)
+    store = FolderStore(tmp_path)
+    (member,) = list_members(store, "a.zip")
+    ratio = member.bytes / member.extent
+    for limits in (ArchiveLimits(zip_ratio=1e4, zip_bytes=100_000), ArchiveLimits(zip_ratio=1e4)):
+        assert read_member(store, "a.zip", member, limits) == b"x" * 100_000
+    with pytest.raises(DataError, match=r"a\.zip:a\.mp4: .* limit of 99999; .*--max-zip-bytes"):
+        read_member(store, "a.zip", member, ArchiveLimits(zip_ratio=1e4, zip_bytes=99_999))
+    with pytest.raises(DataError, match=r"a\.zip:a\.mp4: .*--max-zip-ratio"):
+        read_member(store, "a.zip", member, ArchiveLimits(zip_ratio=ratio * 0.999))
+    assert read_member(store, "a.zip", member, ArchiveLimits(zip_ratio=ratio * 1.001))
 
 
 def test_a_size_that_no_file_has_is_refused(tmp_path):

@@ -156,26 +156,27 @@ def test_recalibrated(row):
     st.lists(st.tuples(st.booleans(), st.sampled_from([0.1, 0.5, 0.9]) | st.floats(0.001, 0.999)))
     .filter(lambda rows: {fake for fake, _ in rows} == {True, False}),
     st.floats(0, 0.49),
+    st.floats(0, 0.49),
 )  # fmt: skip
-def test_limits_keep_the_rate(values, rate):
+def test_limits_keep_the_rates(values, false_alarm_rate, miss_rate):
     from tellframe.evaluate.rows import Row
 
     rows = [Row("p", fake, "s", "m", "g", "", probability=p, logit=0.0) for fake, p in values]
-    decision = choose_limits(rows, rate, Decision(min_frames=7))
+    decision = choose_limits(rows, false_alarm_rate, miss_rate, Decision(min_frames=7))
     assert decision.real_to <= 0.5 <= decision.fake_from
     assert decision.min_frames == 7
     errors = count_errors(rows, decision)
-    assert errors.false_alarms <= rate * errors.reals
-    assert errors.missed <= rate * errors.fakes
+    assert errors.false_alarms <= false_alarm_rate * errors.reals
+    assert errors.missed <= miss_rate * errors.fakes
 
 
 def test_limits_are_no_wider_than_needed(row):
     reals = [row(False, log_odds(p)) for p in (0.1, 0.2, 0.3, 0.6, 0.8)]
     fakes = [row(True, log_odds(p)) for p in (0.3, 0.55, 0.7, 0.9, 0.95)]
-    exact = choose_limits(reals + fakes, 0.0, Decision())
+    exact = choose_limits(reals + fakes, 0.0, 0.0, Decision())
     # No real may be called FAKE: half-way from 0.8 to 1. No fake may be called REAL: from 0.3 to 0.
     assert (exact.fake_from, exact.real_to) == (0.9, 0.15)
-    one = choose_limits(reals + fakes, 0.2, Decision())
+    one = choose_limits(reals + fakes, 0.2, 0.2, Decision())
     # The one at 0.8 may be, the one at 0.6 not; no other fake lies below 0.5.
     assert (one.fake_from, one.real_to) == (0.7, 0.5)
     errors = count_errors(reals + fakes, one)

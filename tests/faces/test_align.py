@@ -46,6 +46,14 @@ def place_of(crop, row, column):
     return 2 * red, 2 * green
 
 
+@pytest.mark.parametrize("alignment", ["square", "stretch", "similarity"])
+def test_a_scale_is_a_narrower_margin(gradient, alignment):
+    face = make_face((150, 100, 220, 190))
+    wide, same = (Recipe(margin=m, alignment=alignment, crop_size=64) for m in (0.5, 0.2))
+    scaled = crop_face(gradient, face, wide, scale=0.8)
+    np.testing.assert_array_equal(scaled, crop_face(gradient, face, same))
+
+
 # --- the square -------------------------------------------------------------------------------
 
 

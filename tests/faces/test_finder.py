@@ -72,3 +72,11 @@ def test_a_frame_of_another_size_is_searched():
     finder.find(FRAME, 0)
     finder.find(FRAME[:, :80], 0.1)
     assert detector.calls == ["search", "search"]
+
+
+def test_the_first_frame_of_a_scene_is_searched():
+    detector = Detector()
+    finder = FaceFinder(detector, 10.0)
+    for time, new_scene in ((0, False), (1, False), (2, True), (3, False)):
+        finder.find(FRAME, time, new_scene)
+    assert detector.calls == ["search", "follow", "search", "follow"]

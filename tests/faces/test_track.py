@@ -34,13 +34,15 @@ def see(position, x, y, size, person, *, time=None, **looks) -> Sighting:
     box = np.array([x - size / 2, y - size / 2, x + size / 2, y + size / 2], np.float32)
     face = Face(box, np.zeros((5, 2), np.float32), person / 10)
     time = float(position) if time is None else time
-    return Sighting(position, time, face, draw_looks(person, **looks))
+    crop = draw_looks(person, **looks)
+    return Sighting(position, time, face, crop, crop)
 
 
 def follow(frames, stages=None) -> list[FaceTrack]:
     tracker = Tracker()
     for sightings, stage in itertools.zip_longest(frames, stages or (), fillvalue=STAGE):
-        tracker.update(stage, list(sightings))
+        tracker.begin_frame(stage)
+        tracker.update(list(sightings))
     return tracker.finish()
 
 
@@ -182,7 +184,8 @@ def test_a_scene_cut_ends_all_tracks():
     frames = [[see(n, 200, 150, 60, 1)] for n in range(8)]
     tracker = Tracker()
     for n, sightings in enumerate(frames):
-        tracker.update(STAGE if n < 5 else OTHER_STAGE, sightings)
+        assert tracker.begin_frame(STAGE if n < 5 else OTHER_STAGE) == (n == 5)
+        tracker.update(sightings)
     tracks = tracker.finish()
     assert tracker.num_cuts == 1
     assert [positions(t) for t in tracks] == [[0, 1, 2, 3, 4], [5, 6, 7]]
@@ -199,14 +202,16 @@ def test_a_cut_without_faces_ends_tracks_as_well():
 def test_what_counts_as_a_cut(brighter, num_cuts):
     tracker = Tracker()
     for stage in (STAGE, STAGE + np.uint8(brighter), STAGE + np.uint8(brighter)):
-        tracker.update(stage, [])
+        tracker.begin_frame(stage)
     assert tracker.num_cuts == num_cuts
 
 
 def test_frames_may_change_their_size():
     tracker = Tracker()
-    tracker.update(STAGE, [see(0, 80, 45, 30, 1)])
-    tracker.update(np.full((720, 1280, 3), 90, np.uint8), [see(1, 82, 45, 30, 1)])
+    tracker.begin_frame(STAGE)
+    tracker.update([see(0, 80, 45, 30, 1)])
+    tracker.begin_frame(np.full((720, 1280, 3), 90, np.uint8))
+    tracker.update([see(1, 82, 45, 30, 1)])
     assert tracker.num_cuts == 0
     assert len(tracker.finish()) == 1
 

@@ -14,7 +14,7 @@ from PIL import Image
 from tellframe.report import write_html
 from tellframe.report.pictures import SCALE_FLOOR, choose_moments, heat_scale, hottest_place
 from tellframe.report.svg import MAX_MARKS, thin, ticks
-from tellframe.types import Evidence, Label, Moment, Reason, Verdict
+from tellframe.types import Evidence, Label, Moment, Reason, Sandbox, Verdict
 
 VOID = {"meta", "img", "br"}
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -324,6 +324,27 @@ def test_hottest_place(row, column, place):
     heat = np.zeros((7, 7), dtype=np.float32)
     heat[row, column] = 2.0
     assert hottest_place(heat, 2.0) == place
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "line"),
+    [
+        (None, "the process that asked, not confined"),
+        (
+            Sandbox(("rlimits", "landlock 6", "seccomp")),
+            "a process of its own, confined by rlimits, landlock 6, seccomp",
+        ),
+        (
+            Sandbox(("rlimits",), {"landlock": "<kernel> too old"}),
+            "a process of its own, confined by rlimits; no landlock: <kernel> too old",
+        ),
+        (Sandbox(), "a process of its own, confined by nothing"),
+    ],
+)
+def test_the_sandbox_is_a_line_of_the_file(tmp_path, make, sandbox, line):
+    for verdict in (make.verdict(), make.unreadable()):
+        page = render(tmp_path, dataclasses.replace(verdict, sandbox=sandbox))
+        assert f"Decoded in{line}" in page.text.replace("\n", "")
 
 
 def test_reasons_of_a_limited_verdict(tmp_path, make):

@@ -87,6 +87,11 @@ verdicts = st.builds(
         num_frames=counts,
         frame_rate=lengths,
         partial=st.booleans(),
+        num_declared=st.none() | counts,
+        num_packets=counts,
+        num_asked=counts,
+        num_decoded=counts,
+        decode_errors=counts,
     ),
     model=st.none()
     | st.builds(
@@ -189,6 +194,14 @@ def test_unknown_keys_are_ignored_and_missing_ones_take_their_default(verdict):
     row = verdict_to_dict(verdict) | {"of_the_future": 1}
     del row["seconds"]
     assert verdict_from_dict(row) == verdict_from_dict(row | {"seconds": 0.0})
+
+
+def test_rows_of_older_versions_are_read(verdict):
+    row = verdict_to_dict(verdict)
+    for name in ("num_declared", "num_packets", "num_asked", "num_decoded", "decode_errors"):
+        del row["media"][name]
+    media = verdict_from_dict(row).media
+    assert (media.num_declared, media.num_asked, media.decode_errors) == (None, 0, 0)
 
 
 def test_published_schema_is_the_generated_one():

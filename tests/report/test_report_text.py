@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tellframe.report import format_table
+from tellframe.report.page import article
 from tellframe.report.words import clock, percent, printable
 from tellframe.types import Label, Reason
 
@@ -30,6 +31,39 @@ def test_reasons_are_plain_words(make, unreadable):
     assert "the file cannot be read as a video" in text
     assert "error: broken.mp4 is no video: convert it" in text
     assert "no_face" not in text
+
+
+DAMAGED = {
+    "all": (
+        {"num_declared": 300, "num_packets": 180, "num_asked": 10, "num_decoded": 7}
+        | {"decode_errors": 3},
+        "read 7 of 10 pictures; 3 decode errors; the header announces 300 pictures, the file "
+        "holds 180",
+    ),
+    "a cut file": (
+        {"num_declared": 300, "num_packets": 180, "num_asked": 10, "num_decoded": 10},
+        "read 10 of 10 pictures; the header announces 300 pictures, the file holds 180",
+    ),
+    "no word in the header": (
+        {"num_packets": 180, "num_asked": 1, "num_decoded": 1, "decode_errors": 1},
+        "read 1 of 1 picture; 1 decode error",
+    ),
+    "an older verdict": ({}, ""),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damage_is_said_in_numbers(name, make):
+    facts, text = DAMAGED[name]
+    verdict = make.verdict()
+    media = dataclasses.replace(verdict.media, **facts)
+    assert "partial:" not in format_table(dataclasses.replace(verdict, media=media))
+    media = dataclasses.replace(media, partial=True)
+    verdict = dataclasses.replace(verdict, media=media, reasons=(Reason.PARTIAL,))
+    found = [line for line in format_table(verdict).splitlines() if "partial:" in line]
+    assert found == ([f"  partial: {text}"] if text else [])
+    page = article(verdict, 1, "video")
+    assert f"only a part of it{': ' if text else ''}{text}</td>" in page
 
 
 def test_person_without_probability(make):

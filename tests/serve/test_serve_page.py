@@ -1,7 +1,8 @@
 """The page in Chromium against a real server: what a person does with it, also without a mouse.
 
-`$TELLFRAME_AXE` names axe-core's axe.min.js (`npm install axe-core`); without it, accessibility is
-not checked. `$TELLFRAME_SCREENSHOTS` names a folder for pictures of the page.
+Accessibility is checked by axe-core, which `make .venv/axe` fetches where there is npm, or whose
+axe.min.js `$TELLFRAME_AXE` names; without it, these checks are skipped.
+`$TELLFRAME_SCREENSHOTS` names a folder for pictures of the page.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from pathlib import Path
 
 import pytest
 
+from web_server import run_web_server
+
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="needs playwright, of the group serve-tests"
 )
 CHROMIUM = os.environ.get("TELLFRAME_CHROMIUM") or shutil.which("chromium")
 if not CHROMIUM:
     pytest.skip("needs Chromium (Debian: chromium)", allow_module_level=True)
+AXE = Path(__file__).parents[2] / ".venv/axe/node_modules/axe-core/axe.min.js"
 expect = sync_api.expect
 expect.set_options(timeout=30_000)
 FLAGS = [
@@ -101,10 +105,10 @@ def shoot(page, name):
 
 def violations(page):
     """Return what axe-core finds serious or worse."""
-    script = os.environ.get("TELLFRAME_AXE")
-    if not script:
-        pytest.skip("needs axe-core; $TELLFRAME_AXE does not name its axe.min.js")
-    page.evaluate(Path(script).read_text(encoding="utf-8"))
+    script = Path(os.environ.get("TELLFRAME_AXE") or AXE)
+    if not script.is_file():
+        pytest.skip(f"needs axe-core, and there is no {script}: run make .venv/axe, with npm")
+    page.evaluate(script.read_text(encoding="utf-8"))
     found = page.evaluate("axe.run()")["violations"]
     return [
         (entry["id"], [node["html"] for node in entry["nodes"]])
@@ -233,6 +237,41 @@ def test_the_model_card_can_be_read(server, open_page):
     expect(page.get_by_role("heading", name="Known limits")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     shoot(page, "card")
+    assert violations(page) == []
+
+
+def test_a_link_is_fetched_where_the_server_allows_it(run_server, server, open_page, clips):
+    expect(open_page(server).locator("#link")).to_be_hidden()
+    fetching = run_server("--allow-urls", "--allow-private-addresses").wait_ready()
+    page = open_page(fetching, viewport={"width": 1280, "height": 900})
+    field = page.get_by_label("or give the direct link of a video file")
+    with run_web_server(clips["two_people"]) as web:
+        field.fill("http://me:secret@example.org/a.mp4")
+        field.press("Enter")
+        expect(page.locator("#trouble")).to_contain_text("This address is not fetched from")
+        expect(field).to_be_focused()
+        field.fill(f"{web.url}/page")
+        page.get_by_role("button", name="Fetch").click()
+        alert = card(page, f"{web.url}/page").get_by_role("alert")
+        expect(alert).to_contain_text("give the direct link of the file")
+        expect(page.locator("#trouble")).to_be_hidden()
+        url = f"{web.url}/video/two_people.mp4"
+        field.fill(url)
+        field.press("Enter")
+        found = card(page, url)
+        expect(found.locator(".verdict .title")).to_be_visible()
+        expect(field).to_have_value("")
+        with page.expect_download() as download:
+            found.get_by_role("button", name="Download Report").click()
+        assert download.value.suggested_filename == "two_people-tellframe.html"
+        field.fill(f"{web.url}/drip")
+        field.press("Enter")
+        dripping = card(page, f"{web.url}/drip")
+        expect(dripping).to_contain_text("Fetching the video: ")
+        shoot(page, "link")
+        dripping.get_by_role("button", name="Cancel").click()
+        assert web.gone.wait(10)
+        fetching.end()
     assert violations(page) == []
 
 

@@ -36,6 +36,14 @@ def test_no_request_leads_to_a_failure_or_an_undocumented_answer(server, attack)
     assert done.returncode == 0, done.stdout
 
 
+def test_links_as_well(run_server, attack):
+    server = run_server("--allow-urls", "--limit-seconds", "1").wait_ready()
+    options = ("--include-path", "/v1/jobs", "--include-method", "POST", "--max-examples", "20")
+    done = attack(server, *options, "--phases", "coverage,fuzzing")
+    assert done.returncode == 0, done.stdout
+    server.end()
+
+
 def test_results_are_as_documented(server, attack, clips):
     job = server.wait(server.post(clips["fake"]).json["id"])
     parameters = f'[parameters]\n"path.job_id" = "{job["id"]}"\n'

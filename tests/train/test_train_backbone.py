@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 
 import pytest
@@ -112,6 +113,47 @@ def test_weights_that_do_not_fit_are_errors(state, tmp_path):
 def test_missing_weights_are_an_error_that_names_the_key(tmp_path):
     with pytest.raises(ConfigError, match=r"absent\.pth: no such file; \[model\] pretrained"):
         build(pretrained=str(tmp_path / "absent.pth"))
+
+
+class Taken:
+    """What a file of weights could execute when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "package.whl", "weights.bin"])
+def test_weights_that_would_execute_something_are_refused(tmp_path, name):
+    made = tmp_path / "made"
+    path = write({"net.0.weight": Taken(str(made))}, tmp_path / name)
+    with pytest.raises(ConfigError, match=f"{name}: holds no plain tensors"):
+        build(pretrained=path)
+    assert not made.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.pth", b""),
+        ("a.pth", b"noise" * 99),
+        ("a.whl", b"no zip"),
+        ("a.safetensors", b"\xff" * 99),
+    ],
+)
+def test_damaged_weights_are_an_error_that_names_the_file(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=f"{name}: holds no plain tensors, or is damaged"):
+        build(pretrained=str(tmp_path / name))
+
+
+def test_weights_must_be_tensors_by_name(tmp_path):
+    for number, value in enumerate(([1, 2], {"a": 1}, torch.zeros(3))):
+        torch.save(value, tmp_path / f"{number}.pth")
+        with pytest.raises(ConfigError, match="no dictionary of tensors"):
+            build(pretrained=str(tmp_path / f"{number}.pth"))
 
 
 def test_a_wheel_must_hold_one_weights_file(state, tmp_path):

@@ -145,6 +145,7 @@ def test_only_the_frames_that_are_asked_for_are_decoded(dataset, monkeypatch):
         ({"margin": 0.05}, r"margin: 0\.05 against 0\.1"),
         ({"min_face_size": 60}, "min_face_size: 60 against 40"),
         ({"alignment": "stretch"}, "alignment: 'stretch'"),
+        ({"crop_scales": [1.0, 0.8]}, r"crop_scales: \(1\.0, 0\.8\)"),
         ({"margin": 0.9, "crop_size": 512, "num_frames": 32, "crop_format": "png"}, ""),
     ],
 )

@@ -648,3 +648,20 @@ def test_validation_without_data_measures_nothing(config, faces, judged):
 def test_pair_metrics_by_hand(pairs, auc, ranked, log_loss):
     metrics = validation._pair_metrics(np.array(pairs, dtype=float))
     assert metrics == pytest.approx({"auc": auc, "ranked": ranked, "log_loss": log_loss})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff" * 99, (2**60).to_bytes(8, "little") + b"{}", "no description", "other", "deep"],
+    ids=str,
+)
+def test_a_damaged_checkpoint_is_an_error_that_names_it(content, tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    described = {"no description": None, "other": {"tellframe": "[]"}}
+    described["deep"] = {"tellframe": '{"config":' * 100_000}
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        checkpoint.save_file({"a": torch.zeros(1)}, path, described[content])
+    with pytest.raises(ConfigError, match=r"checkpoint\.safetensors: no checkpoint of ours"):
+        read_checkpoint(tmp_path)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ _HELP = """what is timed, beside a bare decode of the same files:
   folder   all videos in one go, all cores busy
   build    all videos into shards, all cores busy
   train    training steps, beside a bare loop
+  serve    the service: clients that upload at once, beside bare detect of the same file
 videos     makes videos to time, into the folder -o"""
 
 
@@ -31,7 +35,7 @@ def add_bench(verbs: Any) -> None:
         f"tellframe bench detect video.mp4 --rounds 7\n\n{_HELP}",
     )
     parser.add_argument(
-        "what", choices=("detect", "folder", "build", "train", "videos"), help="see below"
+        "what", choices=("detect", "folder", "build", "train", "serve", "videos"), help="see below"
     )
     parser.add_argument(
         "videos", nargs="*", metavar="VIDEO|FOLDER|CONFIG.toml", help="train: its configuration"
@@ -57,6 +61,20 @@ def add_bench(verbs: Any) -> None:
     parser.add_argument(
         "--only", default="*", metavar="PATTERN", help="videos: those of these names, as 1080p-*"
     )
+    group = parser.add_argument_group("serve")
+    group.add_argument("--clients", type=int, default=32, metavar="N", help="default: %(default)s")
+    group.add_argument(
+        "--seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="for which clients begin anew; default: %(default)g",
+    )
+    group.add_argument("--workers", type=int, default=1, metavar="N", help="of the server")
+    group.add_argument("--queue", type=int, default=32, metavar="N", help="of the server")
+    group.add_argument(
+        "--url", metavar="URL", help="of a server that runs already; its token in $TELLFRAME_TOKENS"
+    )
     add_model_options(parser)
 
 
@@ -64,6 +82,8 @@ def run_bench(options: argparse.Namespace) -> int:
     """Run the verb; return the exit status."""
     if options.what == "train":
         result = _bench_train(options)
+    elif options.what == "serve":
+        result = _bench_serve(options)
     elif options.what == "videos":
         result = _make_videos(options)
     else:
@@ -99,10 +119,12 @@ def _expand(inputs: Sequence[str]) -> list[Path]:
 
 
 def _time(options: argparse.Namespace, videos: list[Path]) -> Any:
-    detector = load_detector(options)
+    from tellframe.runtime import usable_cores
+
+    side_by_side = (options.threads or usable_cores()) if options.what == "folder" else 1
+    detector = load_detector(options, workers=side_by_side)
     if options.what == "build":
         from tellframe.bench.build import bench_build
-        from tellframe.runtime import usable_cores
 
         return bench_build(
             videos * _copies(options, 20),
@@ -137,6 +159,39 @@ def _make_videos(options: argparse.Namespace) -> Any:
         raise UsageError("bench videos: give a folder with -o DIR")
     made = make_videos(options.portrait, options.output, choose_films(options.only))
     return {"videos": [str(path) for path in made.files], "missing_encoders": made.missing}
+
+
+def _bench_serve(options: argparse.Namespace) -> Any:
+    from tellframe.bench import require_rounds
+    from tellframe.bench.detect import describe_machine
+    from tellframe.bench.serve import bench_serve, format_load, time_detect
+    from tellframe.bench.server import Server, run_server
+
+    if len(options.videos) != 1:
+        raise UsageError("bench serve: give one video")
+    require_rounds(options.rounds)
+    path = Path(options.videos[0])
+    video = path.read_bytes()
+    detector = load_detector(options)
+    bare = time_detect(detector, path, options.rounds)
+    detector.close()  # its worker would only take memory from the server
+    given = {"--model": options.model, "--frames": options.frames, "--threads": options.threads,
+             "--face-detector": options.face_detector, "--workers": options.workers,
+             "--queue": options.queue}  # fmt: skip
+    arguments = [text for name, value in given.items() if value for text in (name, str(value))]
+    there = Server(options.url or "", token=os.environ.get("TELLFRAME_TOKENS", "").split(",")[0])
+    with nullcontext(there) if options.url else run_server(arguments) as server:
+        result = bench_serve(server, video, clients=options.clients, seconds=options.seconds)
+    result = {
+        "kind": "serve",
+        "video": path.name,
+        "server": options.url or " ".join(arguments),
+        **result,
+        "detect_seconds": bare,
+        "machine": describe_machine(),
+    }
+    print(format_load(result), end="", file=sys.stderr)
+    return result
 
 
 def _bench_train(options: argparse.Namespace) -> Any:

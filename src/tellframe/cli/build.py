@@ -9,7 +9,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tellframe.cli import status
-from tellframe.cli.options import add_recipe_options, add_verb, load_recipe
+from tellframe.cli.options import (
+    add_archive_options,
+    add_recipe_options,
+    add_verb,
+    archive_limits,
+    load_recipe,
+)
 from tellframe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +58,7 @@ def add_build(verbs: Any) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     add_recipe_options(parser)
+    add_archive_options(parser)
 
 
 def run_build(options: argparse.Namespace) -> int:
@@ -78,6 +85,7 @@ def run_build(options: argparse.Namespace) -> int:
         endpoint=options.endpoint,
         workers=options.workers or usable_cores(),
         limits=Limits(seconds=options.timeout, attempts=options.attempts),
+        archives=archive_limits(options),
     )
     engine = build_units
     if options.engine == "ray":

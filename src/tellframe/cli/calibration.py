@@ -55,6 +55,9 @@ def add_calibrate(verbs: Any) -> None:
         help="widen the inconclusive zone until at most this share of the reals is called FAKE, "
         "and of the fakes REAL",
     )
+    parser.add_argument(
+        "--miss-rate", type=float, metavar="E", help="another share for fakes called REAL"
+    )
 
 
 def run_calibrate(options: argparse.Namespace) -> int:
@@ -66,8 +69,12 @@ def run_calibrate(options: argparse.Namespace) -> int:
 
     if not options.model or not (Path(options.model) / "bundle.json").is_file():
         raise UsageError("calibrate changes the bundle: give its folder with --model")
-    if options.error_rate is not None and not 0 <= options.error_rate < 0.5:
-        raise UsageError(f"--error-rate {options.error_rate}: give a share from 0 to below 0.5")
+    for name in ("error_rate", "miss_rate"):
+        rate = getattr(options, name)
+        if rate is not None and not 0 <= rate < 0.5:
+            raise UsageError(f"--{name.replace('_', '-')} {rate}: give a share from 0 to below 0.5")
+    if options.miss_rate is not None and options.error_rate is None:
+        raise UsageError("--miss-rate: give --error-rate as well, the share of reals called FAKE")
     _check_priors(options)
     load_sklearn()
     bundle = load_bundle(options.model)
@@ -83,7 +90,8 @@ def run_calibrate(options: argparse.Namespace) -> int:
     decision = bundle.decision
     rows = recalibrated(result.rows, calibration, decision)
     if options.error_rate is not None:
-        decision = choose_limits(choose_rows(rows), options.error_rate, decision)
+        misses = options.error_rate if options.miss_rate is None else options.miss_rate
+        decision = choose_limits(choose_rows(rows), options.error_rate, misses, decision)
         rows = recalibrated(rows, calibration, decision)
     metrics = {name: _keep(figures) for name, figures in tables(rows).items()}
     write_bundle(

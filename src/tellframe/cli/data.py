@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tellframe.cli import status
-from tellframe.cli.options import add_recipe_options, add_verb, follow, load_recipe, num_workers
+from tellframe.cli.options import (
+    add_archive_options,
+    add_recipe_options,
+    add_verb,
+    archive_limits,
+    follow,
+    load_recipe,
+    num_workers,
+)
 from tellframe.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,6 +61,7 @@ def add_index(verbs: Any) -> None:
         "--strict", action="store_true", help="write no manifest where there is any problem"
     )
     parser.add_argument("--endpoint", default="", metavar="URL", help="server, for S3 elsewhere")
+    add_archive_options(parser, all_of_them=True)
 
 
 def add_split_options(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +140,7 @@ def _index(options: argparse.Namespace, problems: list[Problem]) -> Index:
         people=read_people(options.people) if options.people else {},
         by_person=options.by_person,
         policy=policy,
+        limits=archive_limits(options),
         say=_say,
     )
 
@@ -195,6 +205,7 @@ def add_eda(verbs: Any) -> None:
     parser.add_argument("--endpoint", default="", metavar="URL", help="of S3 outside of Amazon")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     add_recipe_options(parser)
+    add_archive_options(parser)
 
 
 def _parse_sample(text: str) -> int | None:
@@ -221,7 +232,8 @@ def run_eda(options: argparse.Namespace) -> int:
     videos, recipe = read_manifest(options.manifest), load_recipe(options)
     sample = draw_sample(videos, options.sample, options.seed)
     workers = num_workers(options)
-    looks = look_at(sample, recipe, workers=workers, endpoint=options.endpoint)
+    archives = archive_limits(options)
+    looks = look_at(sample, recipe, workers=workers, endpoint=options.endpoint, archives=archives)
     album = Album()
     complaining = _complaining(looks, options.quiet)
     kept = [album.add(look) for look in follow(complaining, len(sample), options.quiet)]

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import os
+import signal
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tellframe.cli import status
 from tellframe.cli.options import (
@@ -17,7 +22,13 @@ from tellframe.cli.options import (
     add_verb,
     load_detector,
 )
+from tellframe.errors import StoreError, UsageError
+from tellframe.runtime import usable_cores
 from tellframe.types import Label, Verdict
+
+if TYPE_CHECKING:
+    from tellframe.cli.sources import Lookout
+    from tellframe.detector import Detector
 
 
 def add_detect(verbs: Any) -> None:
@@ -30,57 +41,265 @@ def add_detect(verbs: Any) -> None:
         f"tellframe detect a.mp4 b.mov folder/ --csv verdicts.csv\n\n{status.TEXT}",
     )
     parser.add_argument(
-        "inputs", nargs="+", metavar="VIDEO", help="video file, or a folder of them"
+        "inputs",
+        nargs="+",
+        metavar="VIDEO",
+        help="file, folder, direct link (https://...), or place in an object store (s3://...)",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON array")
-    form.add_argument("--jsonl", action="store_true", help="print one JSON line a video, at once")
+    form.add_argument(
+        "--jsonl",
+        nargs="?",
+        const="-",
+        metavar="FILE.jsonl",
+        help="print one JSON line a video, at once; or append it to a file",
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a CSV, a row a person")
     parser.add_argument(
         "--html", metavar="FILE|DIR", help="also write a report: one page, or a folder of pages"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the file of --jsonl, after whatever ended"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="videos read side by side; default: one a core, where there are several",
+    )
+    parser.add_argument(
+        "--watch",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="with --jsonl: look for new videos so often, until Ctrl-C",
     )
     parser.add_argument(
         "--fail-on", choices=("fake",), help="exit with 10 when a fake was found", metavar="fake"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     add_model_options(parser)
+    _add_fetch_options(parser)
     add_isolation_options(parser)
+
+
+def _add_fetch_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("videos elsewhere")
+    group.add_argument("--endpoint", default="", metavar="URL", help="of S3 outside of Amazon")
+    group.add_argument(
+        "--fetch-timeout",
+        type=float,
+        default=1800.0,
+        metavar="SECONDS",
+        help="wall time to fetch a web link; default: %(default)g",
+    )
+    group.add_argument(
+        "--allow-private-addresses",
+        action="store_true",
+        help="also fetch links that lead to this machine or a private network",
+    )
 
 
 def run_detect(options: argparse.Namespace) -> int:
     """Run the verb; return the exit status."""
-    from tellframe import report
+    from tellframe.cli.lines import open_lines
 
+    _check(options)
     for target in (options.csv, options.html):
         if target:  # to find out now, and not after hours of work, that it cannot be written
             Path(target).absolute().parent.mkdir(parents=True, exist_ok=True)
-    detector = load_detector(options, keep_evidence=bool(options.html))
-    paths = find_videos(options.inputs)
-    verdicts: list[Verdict] = []
+    with ExitStack() as stack:
+        lines: TextIO | None = sys.stdout if options.jsonl else None
+        earlier: list[Verdict] = []
+        if options.jsonl not in (None, "-"):
+            lines, earlier = stack.enter_context(
+                open_lines(Path(options.jsonl), resume=options.resume)
+            )
+        detector = load_detector(
+            options, keep_evidence=bool(options.html), workers=_count_workers(options)
+        )
+        stack.callback(detector.close)
+        _check_model(options.jsonl, earlier, detector)
+        return _detect(options, detector, lines, earlier)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        UsageError: these are such.
+    """
+    from tellframe.cli.lines import check_target
+
+    into_file = options.jsonl not in (None, "-")
+    if into_file:
+        check_target(Path(options.jsonl))
+    if options.workers < 0:
+        raise UsageError(f"--workers {options.workers}: give 0 or more")
+    if options.resume and not into_file:
+        raise UsageError("--resume: goes on with a file of lines; name it with --jsonl FILE.jsonl")
+    if options.watch and not options.jsonl:
+        raise UsageError("--watch: never comes to an end; give --jsonl, or --jsonl FILE.jsonl")
+    if options.watch and (options.csv or options.html):
+        raise UsageError("--watch: writes no --csv and no --html, which are written at the end")
+    if options.resume and options.html:
+        raise UsageError("--resume: makes no --html; the pictures of earlier videos are not kept")
+    for name in ("watch", "fetch_timeout"):
+        if not 0 <= getattr(options, name) < float("inf"):
+            raise UsageError(f"--{name.replace('_', '-')}: give a number of seconds above 0")
+
+
+def _detect(
+    options: argparse.Namespace, detector: Detector, lines: TextIO | None, earlier: list[Verdict]
+) -> int:
+    """Judge all inputs, and write what was asked for; return the exit status.
+
+    Args:
+        options: of the verb.
+        detector: with its models loaded.
+        lines: where a JSON line a video goes, if anywhere.
+        earlier: verdicts that are there already.
+    """
+    from tellframe import report
+
+    tally = Tally()
+    for verdict in earlier:
+        tally.add(verdict)
+    interrupted: list[int] = []
+    verdicts = earlier if options.csv else []  # all of them, and none where nobody asks for them
+    keep = bool(options.csv or options.json or not lines)
 
     def follow() -> Iterator[Verdict]:
         """Pass the verdicts on, one by one; keep them without their pictures."""
-        for verdict in _with_progress(detector.detect_many(paths), paths, options.quiet):
-            if options.jsonl:
-                report.write_jsonl(verdict, sys.stdout)
-            people = tuple(dataclasses.replace(p, evidence=None) for p in verdict.people)
-            verdicts.append(dataclasses.replace(verdict, people=people))
+        known = {v.video for v in earlier}
+        for verdict in _judge(options, detector, known, interrupted):
+            if lines:
+                report.write_jsonl(verdict, lines)
+            tally.add(verdict)
+            if keep:
+                people = tuple(dataclasses.replace(p, evidence=None) for p in verdict.people)
+                verdicts.append(dataclasses.replace(verdict, people=people))
             yield verdict
 
     if options.html:
         page = report.write_html(follow(), options.html)
         print(f"report: {page}", file=sys.stderr)
     else:
-        for _ in follow():
-            pass
+        with _interruptible(interrupted) if options.watch else nullcontext():
+            for _ in follow():
+                pass
     if options.csv:
         report.write_csv(verdicts, options.csv)
     if options.json:
         report.write_json(verdicts, sys.stdout)
-    elif not options.jsonl:
+    elif not lines:
         color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         sys.stdout.write(report.format_table(verdicts, color=color))
-    return exit_status(verdicts, fail_on_fake=options.fail_on == "fake")
+    return tally.status(fail_on_fake=options.fail_on == "fake", watched=bool(options.watch))
+
+
+def _count_workers(options: argparse.Namespace) -> int:
+    """Return how many videos are read side by side; several or one, all cores are busy."""
+    if options.workers:
+        return int(options.workers)
+    alone = len(options.inputs) == 1 and not Path(options.inputs[0]).is_dir()
+    return 1 if alone and "://" not in options.inputs[0] else options.threads or usable_cores()
+
+
+def _check_model(name: str, earlier: list[Verdict], detector: Detector) -> None:
+    """Refuse to go on with a file that another model began: its scores cannot be compared.
+
+    Raises:
+        UsageError: one did.
+    """
+    for verdict in earlier:
+        if verdict.model != detector.model_info:
+            raise UsageError(
+                f"{name}: was begun with another model, or other settings of it (see "
+                f"{verdict.video}); give the same, or another file"
+            )
+
+
+def _judge(
+    options: argparse.Namespace, detector: Detector, known: set[str], interrupted: Sequence[int]
+) -> Iterator[Verdict]:
+    """Yield the verdicts on all inputs; `known` ones are left out."""
+    from tellframe.cli.sources import Lookout, find_sources, judge_sources
+    from tellframe.webfetch import FetchLimits
+
+    limits = FetchLimits(options.max_bytes, options.fetch_timeout, options.allow_private_addresses)
+    lookout = Lookout(
+        lambda: find_sources(options.inputs, limits, options.endpoint), options.watch, known
+    )
+    if options.watch:
+        yield from _watch(options, detector, lookout, known, interrupted)
+        return
+    sources = lookout.look()
+    for number, verdict in enumerate(judge_sources(detector, sources), 1):
+        if not options.quiet:
+            _say(f"[{number}/{len(sources)}]", verdict)
+        yield verdict
+
+
+def _watch(
+    options: argparse.Namespace,
+    detector: Detector,
+    lookout: Lookout,
+    known: set[str],
+    interrupted: Sequence[int],
+) -> Iterator[Verdict]:
+    """Yield the verdicts on whatever comes, until `interrupted` is no longer empty."""
+    from tellframe.cli.sources import judge_sources
+
+    count = itertools.count(1)
+    while not interrupted:
+        try:
+            for verdict in judge_sources(detector, lookout.look()):
+                if interrupted:  # its worker may have been ended as well
+                    return
+                if not options.quiet:
+                    _say(f"[{next(count)}]", verdict)
+                known.add(verdict.video)
+                yield verdict
+        except StoreError as error:
+            print(f"tellframe: {error}; trying again", file=sys.stderr, flush=True)
+        end = time.monotonic() + options.watch
+        while not interrupted and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.5))
+
+
+@contextmanager
+def _interruptible(seen: list[int]) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the body without an error, and note them in `seen`.
+
+    The exception alone is not enough: Python drops it where it is raised in a callback.
+    """
+
+    def stop(number: int, _frame: object) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(number: str, verdict: Verdict) -> None:
+    """Write a line of progress to stderr."""
+    from tellframe.report.words import printable
+
+    print(
+        f"{number} {printable(verdict.video)}: {verdict.label} ({verdict.seconds:.1f} s)",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def find_videos(inputs: Iterable[str]) -> list[str]:
@@ -88,42 +307,45 @@ def find_videos(inputs: Iterable[str]) -> list[str]:
 
     A folder without a video stays in the list, so that it is reported as one that failed.
     """
-    from tellframe.video import VIDEO_SUFFIXES
+    from tellframe.cli.sources import list_folder
 
     paths: list[str] = []
     for name in inputs:
-        if Path(name).is_dir():
-            found = sorted(
-                str(p) for p in Path(name).rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES
-            )
-            paths += found or [name]
-        else:
-            paths.append(name)
+        paths += list_folder(name) if Path(name).is_dir() else [name]
     return paths
 
 
-def _with_progress(
-    verdicts: Iterable[Verdict], paths: Sequence[str], quiet: bool
-) -> Iterator[Verdict]:
-    """Pass verdicts on, writing a line for each to stderr."""
-    from tellframe.report.words import printable
+@dataclass
+class Tally:
+    """What the exit status tells of verdicts."""
 
-    for number, verdict in enumerate(verdicts, 1):
-        if not quiet:
-            print(
-                f"[{number}/{len(paths)}] {printable(verdict.video)}: {verdict.label} "
-                f"({verdict.seconds:.1f} s)",
-                file=sys.stderr,
-                flush=True,
-            )
-        yield verdict
+    total: int = 0
+    failed: int = 0
+    fakes: int = 0
+
+    def add(self, verdict: Verdict) -> None:
+        """Count one."""
+        self.total += 1
+        self.failed += verdict.error is not None
+        self.fakes += verdict.label is Label.FAKE
+
+    def status(self, *, fail_on_fake: bool, watched: bool = False) -> int:
+        """Return the exit status; a fake that was asked for goes before inputs that failed.
+
+        Args:
+            fail_on_fake: whether it was asked for.
+            watched: whether there need not have been any input.
+        """
+        if fail_on_fake and self.fakes:
+            return status.FAKE_FOUND
+        if self.failed == self.total and not (watched and not self.total):
+            return status.NONE_ANALYSED
+        return status.SOME_FAILED if self.failed else status.DONE
 
 
-def exit_status(verdicts: Sequence[Verdict], *, fail_on_fake: bool) -> int:
-    """Return the exit status; a fake that was asked for goes before inputs that failed."""
-    if fail_on_fake and any(v.label is Label.FAKE for v in verdicts):
-        return status.FAKE_FOUND
-    failed = sum(v.error is not None for v in verdicts)
-    if failed == len(verdicts):
-        return status.NONE_ANALYSED
-    return status.SOME_FAILED if failed else status.DONE
+def exit_status(verdicts: Iterable[Verdict], *, fail_on_fake: bool) -> int:
+    """Return the exit status that verdicts lead to."""
+    tally = Tally()
+    for verdict in verdicts:
+        tally.add(verdict)
+    return tally.status(fail_on_fake=fail_on_fake)

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tellframe.cli import status
-from tellframe.cli.options import add_model_options, add_verb, follow, load_detector, num_workers
+from tellframe.cli.options import (
+    add_archive_options,
+    add_model_options,
+    add_verb,
+    archive_limits,
+    follow,
+    load_detector,
+    num_workers,
+)
 from tellframe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,6 +82,7 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--endpoint", default="", metavar="URL", help="of S3 outside of Amazon")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    add_archive_options(parser)
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
@@ -180,7 +189,8 @@ def _score(options: argparse.Namespace, detector: Detector) -> Result:
         endpoint=options.endpoint,
     )
     workers = num_workers(options)
-    scored = list(follow(score_source(source, detector, workers), len(source.rows), options.quiet))
+    rows = score_source(source, detector, workers, archive_limits(options))
+    scored = list(follow(rows, len(source.rows), options.quiet))
     if options.stills:
         scored += score_stills(detector, options.stills)
     bundle, info = detector.bundle, detector.model_info

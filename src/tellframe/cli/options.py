@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tellframe.errors import UsageError
-from tellframe.limits import FileLimits
+from tellframe.limits import ArchiveLimits, FileLimits
 
 if TYPE_CHECKING:
     from tellframe.detector import Detector
@@ -28,6 +28,19 @@ _FILE_LIMITS: Final = {
     "people": "judged in a video; those seen most often are kept",
 }
 """What `FileLimits` says, in a few words."""
+_ZIP_LIMITS: Final = {
+    "zip_ratio": "times its size that a file in a zip may unpack to",
+    "zip_bytes": "that a file in a zip may unpack to, in memory",
+}
+_INDEX_LIMITS: Final = {
+    "zip_directory": "bytes of the directory of a zip",
+    "zip_entries": "in a zip",
+    **_ZIP_LIMITS,
+    "metadata_bytes": "size of a file of labels",
+    "metadata_depth": "objects and lists within each other in a metadata.json",
+    "metadata_entries": "of one object in a metadata.json",
+}
+"""What `ArchiveLimits` says, in a few words."""
 REPORT_SECONDS: Final = 5.0
 """How often long work says how far it is."""
 
@@ -137,8 +150,41 @@ def add_isolation_options(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def add_archive_options(parser: argparse.ArgumentParser, *, all_of_them: bool = False) -> None:
+    """Add the options that say what a zip may ask for.
+
+    Args:
+        parser: of a verb that reads files out of zips.
+        all_of_them: whether the verb reads directories of zips and files of labels as well.
+    """
+    group = parser.add_argument_group("limits of zips" + " and labels" * all_of_them)
+    for name, text in (_INDEX_LIMITS if all_of_them else _ZIP_LIMITS).items():
+        default = getattr(ArchiveLimits(), name)
+        group.add_argument(
+            f"--max-{name.replace('_', '-')}",
+            type=type(default),
+            default=default,
+            metavar="N",
+            help=f"{text}; default: %(default)s",
+        )
+
+
+def archive_limits(options: argparse.Namespace) -> ArchiveLimits:
+    """Return the limits that the options of `add_archive_options` ask for.
+
+    Raises:
+        UsageError: one is not above 0.
+    """
+    given = {name: f"max_{name}" for name in _INDEX_LIMITS if f"max_{name}" in options}
+    return ArchiveLimits(**{name: getattr(options, option) for name, option in given.items()})
+
+
 def load_detector(
-    options: argparse.Namespace, *, keep_evidence: bool = False, judge_only: bool = False
+    options: argparse.Namespace,
+    *,
+    keep_evidence: bool = False,
+    judge_only: bool = False,
+    workers: int = 1,
 ) -> Detector:
     """Load the detector that the options ask for.
 
@@ -146,6 +192,7 @@ def load_detector(
         options: of `add_model_options`, and of `add_isolation_options` where a verb has them.
         keep_evidence: whether verdicts carry pictures.
         judge_only: whether others read the videos, so that no worker process is needed.
+        workers: processes that read videos, side by side.
 
     Raises:
         TellframeError: an option is out of range, or the model cannot be loaded.
@@ -167,6 +214,7 @@ def load_detector(
     return load(
         options.model,
         threads=options.threads,
+        workers=workers,
         keep_evidence=keep_evidence,
         isolate=not (judge_only or getattr(options, "no_isolation", False)),
         limits=limits,

@@ -62,6 +62,14 @@ def add_serve(verbs: Any) -> None:
         "--keep-uploads", action="store_true", help="keep videos as long as their results"
     )
     parser.add_argument(
+        "--allow-urls", action="store_true", help="also fetch videos from web links (see the docs)"
+    )
+    parser.add_argument(
+        "--allow-private-addresses",
+        action="store_true",
+        help="with --allow-urls: also from this machine and private networks",
+    )
+    parser.add_argument(
         "--token-file",
         type=Path,
         metavar="FILE",
@@ -133,6 +141,7 @@ def read_settings(options: argparse.Namespace) -> Any:
     """
     from tellframe.isolation import Limits
     from tellframe.serve.settings import LOOPBACK, Settings, default_folder
+    from tellframe.webfetch import FetchLimits
 
     given = {"num_frames": options.frames, "face_detector": options.face_detector}
     tokens = os.environ.get(TOKENS, "").split(",")
@@ -155,6 +164,10 @@ def read_settings(options: argparse.Namespace) -> Any:
         keep_uploads=options.keep_uploads,
         tokens=tuple(token.strip() for token in tokens if token.strip()),
         rate=options.rate,
+        allow_urls=options.allow_urls,
+        fetch=FetchLimits(
+            seconds=options.limit_seconds, allow_private=options.allow_private_addresses
+        ),
         root_path=options.root_path.rstrip("/"),
         hosts=(*LOOPBACK, *options.host_name),
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tellframe.cli import status
 from tellframe.cli.detect import find_videos
 from tellframe.cli.evaluation import add_work_options, require_same_model
-from tellframe.cli.options import add_verb, follow, num_workers
+from tellframe.cli.options import add_verb, archive_limits, follow, num_workers
 from tellframe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -136,9 +136,8 @@ def _judge(videos: Sequence[Video], options: argparse.Namespace) -> list[Answer]
         raise UsageError("no video was found")
     detector = load(options.bundle, threads=options.threads, keep_evidence=False, isolate=False)
     workers = num_workers(options)
-    judged = follow(
-        judge_videos(detector, videos, workers, options.endpoint), len(videos), options.quiet
-    )
+    found = judge_videos(detector, videos, workers, options.endpoint, archive_limits(options))
+    judged = follow(found, len(videos), options.quiet)
     return [
         (v.video, j.probability, j.outcome or _FAILED) for v, j in zip(videos, judged, strict=True)
     ]

@@ -34,6 +34,7 @@ from tellframe.data.plan import Plan, Unit, begin_build, list_open_units, requir
 from tellframe.data.shards import SUFFIXES, ClipRow, ShardWriter, StoredClip, clip_key
 from tellframe.errors import DataError
 from tellframe.isolation import Failure, Limits, map_isolated
+from tellframe.limits import ARCHIVE_LIMITS, ArchiveLimits
 from tellframe.recipe import Recipe
 from tellframe.store import Store, open_store
 
@@ -49,6 +50,8 @@ class Workplace:
     workers: int = 1
     """Processes on this machine."""
     limits: Limits = field(default_factory=Limits)
+    archives: ArchiveLimits = ARCHIVE_LIMITS
+    """Of zips that videos come from."""
 
 
 Progress = Callable[[VideoRecord], None]
@@ -79,7 +82,9 @@ def build_units(
         workers=place.workers,
         limits=place.limits,
         returns=CutVideo,
-        open_item=functools.partial(open_descriptor, endpoint=place.endpoint),
+        open_item=functools.partial(
+            open_descriptor, endpoint=place.endpoint, limits=place.archives
+        ),
     )
     with closing(results):  # an error here must not leave workers behind
         paired = zip(handed, results, strict=True)

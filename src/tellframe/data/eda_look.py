@@ -23,6 +23,7 @@ from tellframe.data.shards import LUMA
 from tellframe.faces import FaceDetector
 from tellframe.faces.align import brighten
 from tellframe.isolation import Failure, Limits, map_isolated
+from tellframe.limits import ARCHIVE_LIMITS, ArchiveLimits
 from tellframe.recipe import Recipe
 from tellframe.types import Face
 
@@ -117,6 +118,7 @@ def look_at(
     workers: int,
     endpoint: str = "",
     limits: Limits | None = None,
+    archives: ArchiveLimits = ARCHIVE_LIMITS,
 ) -> Iterator[Look]:
     """Open videos in worker processes, sample their frames and find the faces.
 
@@ -126,6 +128,7 @@ def look_at(
         workers: how many processes.
         endpoint: of S3 outside of Amazon.
         limits: for one video.
+        archives: of zips that videos come from.
 
     Yields:
         One look a video, in the same order; whatever a video does costs that video alone.
@@ -142,7 +145,7 @@ def look_at(
         workers=workers,
         limits=limits or Limits(),
         returns=Look,
-        open_item=functools.partial(open_descriptor, endpoint=endpoint),
+        open_item=functools.partial(open_descriptor, endpoint=endpoint, limits=archives),
     )
     for video, look in found:
         if isinstance(look, Failure):

@@ -22,6 +22,7 @@ from tellframe.data.sources import Problem, Source, checksum, list_source, short
 from tellframe.data.splits import Policy, Ties, assign_splits, name_groups
 from tellframe.data.tables import read_csv
 from tellframe.errors import DataError, StoreError, UsageError
+from tellframe.limits import ARCHIVE_LIMITS, ArchiveLimits
 
 LAYOUTS: Final[dict[str, Callable[[Source, list[Problem]], list[Draft]]]] = {
     "dfdc": read_dfdc,
@@ -70,6 +71,7 @@ def index_sources(
     people: Mapping[str, Sequence[str]] | None = None,
     by_person: bool = False,
     policy: Policy | None = None,
+    limits: ArchiveLimits = ARCHIVE_LIMITS,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Index:
     """Index data sets: folders, zips, CSVs, and prefixes of object stores.
@@ -86,6 +88,7 @@ def index_sources(
             without suffix.
         by_person: whether videos of a person, where names tell who is filmed, share a group.
         policy: how videos come to their splits; default: as the sources say.
+        limits: of zips and files of labels; one that asks for more is a problem of its own.
         say: called with a line for each source.
 
     Raises:
@@ -98,7 +101,8 @@ def index_sources(
     policy = policy or Policy()
     sources, found = [], []
     for location in locations:
-        source, drafts = _read_source(location, layout, endpoint, problems, say)
+        source = list_source(location, endpoint, problems, limits)
+        drafts = _read_source(source, location, layout, problems, say)
         sources.append(source)
         found.append(drafts)
     _tell_apart(sources, found)
@@ -120,20 +124,19 @@ def index_sources(
 
 
 def _read_source(
+    source: Source,
     location: str,
     layout: str,
-    endpoint: str,
     problems: list[Problem],
     say: Callable[[str], None],
-) -> tuple[Source, list[Draft]]:
+) -> list[Draft]:
     before = len(problems)
-    source = list_source(location, endpoint, problems)
     name = layout or find_layout(source)
     if (name == "csv") != bool(source.table):
         raise UsageError(f"{location}: cannot be read with --layout {layout}")
     drafts = LAYOUTS[name](source, problems)
     say(f"{location}: {name}, {len(drafts)} videos, {len(problems) - before} problems")
-    return source, drafts
+    return drafts
 
 
 def _tell_apart(sources: Sequence[Source], found: Sequence[Sequence[Draft]]) -> None:

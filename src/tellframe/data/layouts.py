@@ -22,9 +22,8 @@ from tellframe.data.sources import (
     shortest_tails,
 )
 from tellframe.errors import DataError, StoreError, UsageError
+from tellframe.limits import ARCHIVE_LIMITS, ArchiveLimits
 
-MAX_METADATA: Final = 32 * 2**20
-"""Largest file of labels in bytes; one for all of DFDC's 119,154 videos would have 13 MB."""
 DFDC: Final = "DFDC"
 FACEFORENSICS: Final = "FaceForensics++"
 CELEBDF: Final = "Celeb-DF"
@@ -114,12 +113,14 @@ def read_dfdc(source: Source, problems: list[Problem]) -> list[Draft]:
         if all(f.name == TEST_LIST for f in files):
             continue
         part = names[_DFDC_PART.sub(r"dfdc_train_part_\1", folder)]
-        drafts += _read_part(part, files, problems)
+        drafts += _read_part(part, files, problems, source.limits)
     return drafts
 
 
-def _read_part(part: str, files: list[File], problems: list[Problem]) -> Iterator[Draft]:
-    labels = _read_labels(part, files, problems)
+def _read_part(
+    part: str, files: list[File], problems: list[Problem], limits: ArchiveLimits
+) -> Iterator[Draft]:
+    labels = _read_labels(part, files, problems, limits)
     rows = labels.rows if labels else {}
     for file in files:
         if not is_video(file.name):
@@ -150,7 +151,9 @@ def _dfdc_key(name: str) -> str:
     return f"{DFDC}/{name}" if _DFDC_NAME.fullmatch(name) else ""
 
 
-def _read_labels(part: str, files: list[File], problems: list[Problem]) -> _Labels | None:
+def _read_labels(
+    part: str, files: list[File], problems: list[Problem], limits: ArchiveLimits
+) -> _Labels | None:
     """Read the metadata of a part; None, and a problem, where there is none that can be read."""
     found = next((f for f in files if f.name == METADATA), None)
     if not found:
@@ -158,7 +161,8 @@ def _read_labels(part: str, files: list[File], problems: list[Problem]) -> _Labe
         problems.append(Problem("no_metadata", part, what))
         return None
     try:
-        labels = parse_metadata(read_small(found, MAX_METADATA), f"{found.location} ({found.path})")
+        name = f"{found.location} ({found.path})"
+        labels = parse_metadata(read_small(found, limits), name, limits)
     except (DataError, StoreError) as error:
         problems.append(Problem("damaged_metadata", part, str(error)))
         return None
@@ -168,19 +172,25 @@ def _read_labels(part: str, files: list[File], problems: list[Problem]) -> _Labe
     return labels
 
 
-def parse_metadata(content: bytes, name: str) -> _Labels:
+def parse_metadata(content: bytes, name: str, limits: ArchiveLimits = ARCHIVE_LIMITS) -> _Labels:
     """Parse a metadata.json, which may come from anywhere.
 
     Args:
         content: the bytes.
         name: for messages.
+        limits: how deep it may be, and how many entries it may have.
 
     Raises:
-        DataError: it is no JSON, or not what DFDC's are.
+        DataError: it is no JSON, not what DFDC's are, or asks for more than the limits allow.
     """
     labels = _Labels()
 
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(pairs) > limits.metadata_entries:
+            raise DataError(
+                f"{name}: {len(pairs)} entries, more than the limit of {limits.metadata_entries}; "
+                "see --max-metadata-entries"
+            )
         found = dict(pairs)
         labels.twice.clear()  # the outermost object, the only one that counts, comes last
         if len(found) < len(pairs):
@@ -193,6 +203,11 @@ def parse_metadata(content: bytes, name: str) -> _Labels:
         raise DataError(f"{name}: is no readable JSON ({error}); fetch it again") from error
     if not isinstance(rows, dict):
         raise DataError(f"{name}: is not one JSON object of videos")
+    if _is_deeper(rows, limits.metadata_depth):
+        raise DataError(
+            f"{name}: has objects and lists more than {limits.metadata_depth} deep; see "
+            "--max-metadata-depth"
+        )
     for key, row in rows.items():
         if not isinstance(row, dict) or not all(
             isinstance(row.get(field), str | None) for field in ("label", "split", "original")
@@ -205,6 +220,21 @@ def parse_metadata(content: bytes, name: str) -> _Labels:
             raise DataError(f"{name}: the entry {key[:100]!r} has a split that is no name")
     labels.rows = rows
     return labels
+
+
+def _is_deeper(value: Any, limit: int) -> bool:
+    """Tell whether JSON has more objects and lists within each other than the limit."""
+    level = [value]
+    for _ in range(limit):
+        level = [
+            item
+            for outer in level
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def read_faceforensics(source: Source, problems: list[Problem]) -> list[Draft]:
@@ -294,7 +324,7 @@ def _read_test_lists(source: Source, drafts: list[Draft], problems: list[Problem
         if file.name != TEST_LIST:
             continue
         try:
-            lines = read_small(file, MAX_METADATA).decode().splitlines()
+            lines = read_small(file, source.limits).decode().splitlines()
         except (DataError, StoreError, UnicodeDecodeError) as error:
             problems.append(Problem("damaged_metadata", file.path, f"cannot be read ({error})"))
             continue

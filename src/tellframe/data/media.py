@@ -11,44 +11,51 @@ from pathlib import Path
 
 from tellframe.data.manifest import Video
 from tellframe.data.zips import Member, read_member
+from tellframe.limits import ARCHIVE_LIMITS, ArchiveLimits
 from tellframe.store import Store, is_remote, open_store, split_location
 from tellframe.videofile import open_video_file
 
 
 @contextmanager
-def open_video(video: Video, endpoint: str = "") -> Iterator[str]:
+def open_video(
+    video: Video, endpoint: str = "", limits: ArchiveLimits = ARCHIVE_LIMITS
+) -> Iterator[str]:
     """Yield a local path to a video; nothing of it is left behind, even by a killed process.
 
     A loose local file is read where it lies. Others come into memory by one ranged read.
 
     Raises:
         StoreError: it cannot be read.
-        DataError: it is damaged within its zip.
+        DataError: it is damaged within its zip, or unpacks to more than the limits allow.
     """
     if not video.member and not is_remote(video.location):
         yield video.location
         return
-    with _in_memory(_fetch(video, endpoint)) as path:
+    with _in_memory(_fetch(video, endpoint, limits)) as path:
         yield path
 
 
 @contextmanager
-def open_descriptor(video: Video, endpoint: str = "") -> Iterator[int]:
+def open_descriptor(
+    video: Video, endpoint: str = "", limits: ArchiveLimits = ARCHIVE_LIMITS
+) -> Iterator[int]:
     """Yield a descriptor of a video, for a worker that may open nothing itself.
 
     Raises:
         MediaNotFoundError: it is no regular file that can be read.
         StoreError: it cannot be read.
-        DataError: it is damaged within its zip.
+        DataError: it is damaged within its zip, or unpacks to more than the limits allow.
     """
-    with open_video(video, endpoint) as path, open_video_file(path) as file:
+    with open_video(video, endpoint, limits) as path, open_video_file(path) as file:
         yield file.descriptor
 
 
-def _fetch(video: Video, endpoint: str) -> bytes:
+def _fetch(video: Video, endpoint: str, limits: ArchiveLimits) -> bytes:
     place, key = split_location(video.location)
     store = _open_store(place, endpoint)
-    return read_member(store, key, member_of(video)) if video.member else store.get(key)
+    if not video.member:
+        return store.get(key)
+    return read_member(store, key, member_of(video), limits)
 
 
 def member_of(video: Video) -> Member:

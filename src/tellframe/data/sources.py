@@ -13,6 +13,7 @@ from typing import Final
 
 from tellframe.data.zips import Member, find_fault, list_members, read_member
 from tellframe.errors import DataError, StoreError, UsageError
+from tellframe.limits import ARCHIVE_LIMITS, ArchiveLimits
 from tellframe.store import Store, is_remote, open_store, split_location
 from tellframe.video import VIDEO_SUFFIXES
 
@@ -79,6 +80,8 @@ class Source:
     """See `open_store`."""
     others: dict[str, Store] = field(default_factory=dict)
     """Stores elsewhere that a CSV names, by address."""
+    limits: ArchiveLimits = ARCHIVE_LIMITS
+    """Of its zips and its files of labels."""
 
     @property
     def videos(self) -> list[File]:
@@ -86,13 +89,19 @@ class Source:
         return [f for f in self.files if is_video(f.name)]
 
 
-def list_source(location: str, endpoint: str, problems: list[Problem]) -> Source:
+def list_source(
+    location: str,
+    endpoint: str,
+    problems: list[Problem],
+    limits: ArchiveLimits = ARCHIVE_LIMITS,
+) -> Source:
     """List a folder, a zip, a CSV, or a prefix of an object store.
 
     Args:
         location: where it is.
         endpoint: see `open_store`.
         problems: grows.
+        limits: of its zips and its files of labels.
 
     Raises:
         DataError: there is no such thing.
@@ -113,27 +122,31 @@ def list_source(location: str, endpoint: str, problems: list[Problem]) -> Source
         raise UsageError(f"{location}: is no source; give a folder, zip, CSV or s3:// address")
     if kind not in (".zip", ".csv"):
         store, name = open_store(full, endpoint), _last(full)
-        return Source(name, full, store, tuple(_list_files(store, name, problems)))
+        files = tuple(_list_files(store, name, problems, limits))
+        return Source(name, full, store, files, limits=limits)
     stem = full[: -len(kind)]
     if kind == ".csv":
         # A store of its folder, not of its bucket: the files that it names are listed there.
         folder, _, key = full.rpartition("/")
         store = open_store(folder or "/", endpoint)
-        return Source(_last(folder), stem, store, table=key, endpoint=endpoint)
+        return Source(_last(folder), stem, store, table=key, endpoint=endpoint, limits=limits)
     place, key = split_location(full)
     store, name = open_store(place, endpoint), _last(stem)
-    return Source(name, stem, store, tuple(_list_zip(store, key, name, problems)))
+    files = tuple(_list_zip(store, key, name, problems, limits))
+    return Source(name, stem, store, files, limits=limits)
 
 
 def _last(path: str) -> str:
     return path.rpartition("/")[2] or "root"
 
 
-def _list_files(store: Store, source: str, problems: list[Problem]) -> Iterator[File]:
+def _list_files(
+    store: Store, source: str, problems: list[Problem], limits: ArchiveLimits
+) -> Iterator[File]:
     for key, size in store.list_files().items():
         path, location = f"{source}/{key}", store.name(key)
         if key.lower().endswith(".zip") and not _is_hidden(key):
-            yield from _list_zip(store, key, path[: -len(".zip")], problems)
+            yield from _list_zip(store, key, path[: -len(".zip")], problems, limits)
         elif _is_wanted(key):
             if is_good_name(key):
                 yield File(path, location, store, key, size)
@@ -141,13 +154,15 @@ def _list_files(store: Store, source: str, problems: list[Problem]) -> Iterator[
                 problems.append(_bad_name(location))
 
 
-def _list_zip(store: Store, key: str, path: str, problems: list[Problem]) -> Iterator[File]:
+def _list_zip(
+    store: Store, key: str, path: str, problems: list[Problem], limits: ArchiveLimits
+) -> Iterator[File]:
     """Yield the files of a zip, each name once: the last of those that share it, as unzip does."""
     location = store.name(key)
     try:
         if not is_good_name(key):
             raise DataError("the name of the zip is not one for a file")
-        members = [m for m in list_members(store, key) if _is_wanted(m.name)]
+        members = [m for m in list_members(store, key, limits) if _is_wanted(m.name)]
     except (DataError, StoreError) as error:
         if isinstance(error, StoreError) and error.missing:
             raise
@@ -163,7 +178,7 @@ def _list_zip(store: Store, key: str, path: str, problems: list[Problem]) -> Ite
                 Problem("duplicate_name", where, "is in the zip twice; the last one counts")
             )
         else:
-            if fault := find_fault(member):
+            if fault := find_fault(member, limits):
                 problems.append(Problem("unreadable_member", where, fault))
             yield File(f"{path}/{member.name}", location, store, key, member.bytes, member)
 
@@ -205,17 +220,20 @@ def _bad_name(where: str) -> Problem:
     return Problem("bad_name", where, "is not a name for a file within a data set; left out")
 
 
-def read_small(file: File, limit: int) -> bytes:
+def read_small(file: File, limits: ArchiveLimits) -> bytes:
     """Return a whole file that describes others.
 
     Raises:
-        DataError: it is larger than the limit in bytes, or damaged.
+        DataError: it is larger than the limits allow, or damaged.
         StoreError: it cannot be read.
     """
-    if file.bytes > limit:
-        raise DataError(f"{file.location}: {file.path} has more than {limit} bytes; refused")
+    if file.bytes > limits.metadata_bytes:
+        raise DataError(
+            f"{file.location}: {file.path} has more than {limits.metadata_bytes} bytes; refused, "
+            "see --max-metadata-bytes"
+        )
     if file.member:
-        return read_member(file.store, file.key, file.member)
+        return read_member(file.store, file.key, file.member, limits)
     return file.store.get_range(file.key, 0, file.bytes)
 
 

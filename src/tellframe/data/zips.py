@@ -14,15 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tellframe.errors import DataError
+from tellframe.limits import ARCHIVE_LIMITS, ArchiveLimits
 from tellframe.store import Store
 
 TAIL: Final = 32 * 1024
 """Bytes read from the end of a zip at first: most directories fit."""
-MAX_RATIO: Final = 200
-"""A member that claims to unpack to more than this many times its size is refused (a zip bomb);
-deflate reaches 1032, video hardly 2."""
-MAX_DIRECTORY: Final = 128 * 2**20
-"""Largest directory in bytes that is read: more than a million members."""
 _LOCAL_HEADER: Final = struct.Struct("<4s5H3L2H")
 """APPNOTE.TXT 4.3.7."""
 _ENCRYPTED: Final = 0x1
@@ -49,8 +45,8 @@ class Member:
 class _RangeFile(io.RawIOBase):
     """A read-only file over ranges of a store that keeps the last bytes, where `zipfile` looks."""
 
-    def __init__(self, store: Store, key: str) -> None:
-        self.store, self.key = store, key
+    def __init__(self, store: Store, key: str, limit: int) -> None:
+        self.store, self.key, self.limit = store, key, limit
         self.length = store.size(key)
         self.position = 0
         self.start = max(0, self.length - TAIL)
@@ -77,8 +73,8 @@ class _RangeFile(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         end = min(self.position + len(view), self.length)
         if self.position < self.start:  # the directory is longer than the tail
-            if self.start - self.position > MAX_DIRECTORY:
-                raise zipfile.BadZipFile(f"directory of more than {MAX_DIRECTORY} bytes")
+            if self.start - self.position > self.limit:
+                raise _TooLongError
             head = self.store.get_range(self.key, self.position, self.start - self.position)
             self.kept, self.start = head + self.kept, self.position
         data = self.kept[self.position - self.start : max(end - self.start, 0)]
@@ -87,19 +83,33 @@ class _RangeFile(io.RawIOBase):
         return len(data)
 
 
-def list_members(store: Store, key: str) -> list[Member]:
+class _TooLongError(Exception):
+    """The directory is longer than the limit."""
+
+
+def list_members(store: Store, key: str, limits: ArchiveLimits = ARCHIVE_LIMITS) -> list[Member]:
     """List the files of a zip in the order of its bytes; reads only its directory.
 
     Raises:
         StoreError: the zip cannot be read.
-        DataError: it is no zip, or its directory is damaged.
+        DataError: it is no zip, its directory is damaged, or it has more than the limits allow.
     """
     name = store.name(key)
     try:
-        with zipfile.ZipFile(_RangeFile(store, key)) as archive:
+        with zipfile.ZipFile(_RangeFile(store, key, limits.zip_directory)) as archive:
             directory, found = archive.start_dir, archive.infolist()
+    except _TooLongError:
+        raise DataError(
+            f"{name}: a directory of more than {limits.zip_directory} bytes; see "
+            "--max-zip-directory"
+        ) from None
     except (zipfile.BadZipFile, ValueError, struct.error, EOFError, NotImplementedError) as error:
         raise DataError(f"{name}: not a zip, or damaged ({error}); fetch it again") from error
+    if len(found) > limits.zip_entries:
+        raise DataError(
+            f"{name}: {len(found)} entries, more than the limit of {limits.zip_entries}; see "
+            "--max-zip-entries"
+        )
     if any(not 0 <= m.header_offset <= directory or m.file_size >= 2**63 for m in found):
         raise DataError(f"{name}: its directory names places outside of the zip; fetch it again")
     found.sort(key=lambda m: m.header_offset)
@@ -125,27 +135,37 @@ def _extent(member: zipfile.ZipInfo, end: int) -> int:
     return min(end - member.header_offset, smallest + 2**16)
 
 
-def find_fault(member: Member) -> str:
+def find_fault(member: Member, limits: ArchiveLimits = ARCHIVE_LIMITS) -> str:
     """Return why a member cannot be read, as far as the directory tells; empty where it can."""
     if member.encrypted:
         return "is encrypted; unpack the zip with its password"
     if member.compression not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return f"compression {member.compression} is unknown; repack with deflate"
-    if member.bytes > MAX_RATIO * max(member.extent, 1):
-        return f"would unpack to more than {MAX_RATIO} times its size; refused"
+    if member.bytes > limits.zip_ratio * max(member.extent, 1):
+        return (
+            f"would unpack to more than {limits.zip_ratio:g} times its size; refused, see "
+            "--max-zip-ratio"
+        )
+    if member.bytes > limits.zip_bytes:
+        return (
+            f"would unpack to {member.bytes} bytes, more than the limit of {limits.zip_bytes}; "
+            "refused, see --max-zip-bytes"
+        )
     return ""
 
 
-def read_member(store: Store, key: str, member: Member) -> bytes:
+def read_member(
+    store: Store, key: str, member: Member, limits: ArchiveLimits = ARCHIVE_LIMITS
+) -> bytes:
     """Return the unpacked bytes of a member, checked against its CRC-32; one ranged read.
 
     Raises:
         StoreError: the zip cannot be read.
         DataError: the member is damaged, encrypted, compressed in an unknown way, or unpacks to
-            far more than it holds.
+            more than the limits allow.
     """
     name = f"{store.name(key)}:{member.name}"
-    if fault := find_fault(member):
+    if fault := find_fault(member, limits):
         raise DataError(f"{name}: {fault}")
     raw = store.get_range(key, member.offset, member.extent)
     if len(raw) < _LOCAL_HEADER.size or raw[:4] != b"PK\x03\x04":

@@ -131,23 +131,28 @@ class Errors:
     """Videos of both classes called INCONCLUSIVE."""
 
 
-def choose_limits(rows: Sequence[Row], rate: float, decision: Decision) -> Decision:
+def choose_limits(
+    rows: Sequence[Row], false_alarm_rate: float, miss_rate: float, decision: Decision
+) -> Decision:
     """Choose the inconclusive zone so that few videos are called wrongly.
 
-    The zone reaches from 0.5 upwards as far as needed for at most `rate` of the reals to be called
-    FAKE, and downwards for at most `rate` of the fakes to be called REAL. The limit lies half-way
+    The zone reaches from 0.5 upwards as far as needed for at most `false_alarm_rate` of the reals
+    to be called FAKE, and downwards for at most `miss_rate` of the fakes REAL. The limit lies half-way
     between the highest real that must not be called FAKE and the next one that may be (or 1); so
     below. What holds on these videos holds on others only as far as they are alike.
 
     Args:
         rows: those of `choose_rows`, with the probabilities of the new calibration.
-        rate: from 0 to below 0.5.
+        false_alarm_rate: from 0 to below 0.5.
+        miss_rate: likewise.
         decision: whose other numbers stay.
     """
     real = np.array([r.probability for r in rows if not r.fake], dtype=np.float64)
     fake = np.array([r.probability for r in rows if r.fake], dtype=np.float64)
     return dataclasses.replace(
-        decision, fake_from=_limit(real, rate, 1.0), real_to=_limit(fake, rate, 0.0)
+        decision,
+        fake_from=_limit(real, false_alarm_rate, 1.0),
+        real_to=_limit(fake, miss_rate, 0.0),
     )
 
 

@@ -32,6 +32,7 @@ from tellframe.errors import ConfigError
 from tellframe.evaluate.rows import Judgement, Row
 from tellframe.evaluate.sources import Shards, Source, Still, Videos, read_stills
 from tellframe.isolation import Failure, Limits, map_isolated
+from tellframe.limits import ARCHIVE_LIMITS, ArchiveLimits
 from tellframe.scoring import judge_video
 from tellframe.types import Clip, Reason
 
@@ -43,20 +44,26 @@ _READERS: Final = 8
 Extracted = tuple[VideoRecord, tuple[Clip, ...]]
 
 
-def score_source(source: Source, detector: Detector, workers: int) -> Iterator[Row]:
+def score_source(
+    source: Source,
+    detector: Detector,
+    workers: int,
+    archives: ArchiveLimits = ARCHIVE_LIMITS,
+) -> Iterator[Row]:
     """Judge labelled videos; yields every row with its judgement, in order.
 
     Args:
         source: from `tellframe.evaluate.sources.open_source`.
         detector: the model.
         workers: processes that decode; not used for clips that are cut already.
+        archives: of zips that videos come from.
 
     Raises:
         RecipeMismatchError: the clips were cut with another recipe than the model's.
     """
     match source:
         case Videos():
-            judged = judge_videos(detector, source.videos, workers, source.endpoint)
+            judged = judge_videos(detector, source.videos, workers, source.endpoint, archives)
         case Shards():
             judged = judge_shards(detector, source)
     with closing(judged):
@@ -65,7 +72,11 @@ def score_source(source: Source, detector: Detector, workers: int) -> Iterator[R
 
 
 def judge_videos(
-    detector: Detector, videos: Sequence[Video], workers: int, endpoint: str = ""
+    detector: Detector,
+    videos: Sequence[Video],
+    workers: int,
+    endpoint: str = "",
+    archives: ArchiveLimits = ARCHIVE_LIMITS,
 ) -> Generator[Judgement, None, None]:
     """Judge videos, which are decoded in worker processes: none of them can end the others.
 
@@ -84,7 +95,7 @@ def judge_videos(
         workers=workers,
         limits=LIMITS,
         returns=Extracted,
-        open_item=functools.partial(open_descriptor, endpoint=endpoint),
+        open_item=functools.partial(open_descriptor, endpoint=endpoint, limits=archives),
     )
     with closing(results):
         for video, result in results:

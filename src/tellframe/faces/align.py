@@ -46,22 +46,26 @@ def brighten(image: NDArray[np.uint8], below: float) -> NDArray[np.uint8]:
     return brightened
 
 
-def crop_face(image: NDArray[np.uint8], face: Face, recipe: Recipe) -> NDArray[np.uint8]:
+def crop_face(
+    image: NDArray[np.uint8], face: Face, recipe: Recipe, scale: float = 1.0
+) -> NDArray[np.uint8]:
     """Cut one face out of a picture as the recipe says.
 
     Args:
         image: shape (H, W, 3), RGB.
         face: where it is.
         recipe: alignment, margin and crop size.
+        scale: side of the crop, in sides of the one that the margin gives.
 
     Returns:
         Shape (S, S, 3); black where the crop reaches beyond the picture.
     """
+    margin = (1 + recipe.margin) * scale - 1
     if recipe.alignment == "similarity":
-        return _crop_similarity(image, face.landmarks, recipe)
+        return _crop_similarity(image, face.landmarks, margin, recipe.crop_size)
     if recipe.alignment == "stretch":
-        return crop_box(image, _stretch_box(image, face.box, recipe.margin), recipe.crop_size)
-    return crop_box(image, square_box(face.box, recipe.margin), recipe.crop_size)
+        return crop_box(image, _stretch_box(image, face.box, margin), recipe.crop_size)
+    return crop_box(image, square_box(face.box, margin), recipe.crop_size)
 
 
 def square_box(box: NDArray[np.float32], margin: float) -> NDArray[np.float64]:
@@ -134,11 +138,10 @@ def similarity_transform(
 
 
 def _crop_similarity(
-    image: NDArray[np.uint8], landmarks: NDArray[np.float32], recipe: Recipe
+    image: NDArray[np.uint8], landmarks: NDArray[np.float32], margin: float, size: int
 ) -> NDArray[np.uint8]:
     """Warp the landmarks onto `TEMPLATE`."""
-    size = recipe.crop_size
-    template = (0.5 + (TEMPLATE - 0.5) / (1 + recipe.margin)) * size
+    template = (0.5 + (TEMPLATE - 0.5) / (1 + margin)) * size
     to_image = similarity_transform(template, landmarks.astype(np.float64))
     # Warp at a whole multiple of the size where the face is larger than the crop, then average:
     # Pillow's transform does not antialias.

@@ -26,16 +26,17 @@ class FaceFinder:
         self._shape: tuple[int, ...] = ()
         self._faces: list[Face] = []
 
-    def find(self, image: NDArray[np.uint8], time: float) -> list[Face]:
+    def find(self, image: NDArray[np.uint8], time: float, new_scene: bool = False) -> list[Face]:
         """Return the faces of the next frame, the largest first.
 
-        A whole frame is searched, too, where no face is known or one of them was lost.
+        A whole frame is searched, too, where a scene begins, no face is known or one was lost.
 
         Args:
             image: shape (H, W, 3), RGB, uint8.
             time: seconds.
+            new_scene: whether the frame comes after a scene cut.
         """
-        due = time - self._searched >= self._search_every
+        due = new_scene or time - self._searched >= self._search_every
         if self._faces and not due and image.shape == self._shape:
             faces = self._detector.follow(image, self._faces)
             if len(faces) == len(self._faces):

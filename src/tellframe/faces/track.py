@@ -43,7 +43,9 @@ class Sighting:
     face: Face
     """Where it is."""
     crop: NDArray[np.uint8]
-    """Shape (S, S, 3), RGB."""
+    """Shape (S, S, 3), RGB, with the recipe's margin, so that those of two frames compare."""
+    view: NDArray[np.uint8]
+    """Shape (S, S, 3), RGB: what the model sees, the crop itself or a closer one."""
     thumbnail: NDArray[np.float32] = field(init=False)
     """Shape (8, 8, 3), what the face looks like."""
 
@@ -83,20 +85,26 @@ class Tracker:
         self._last_frame: NDArray[np.float32] | None = None
         self.num_cuts = 0
 
-    def update(self, image: NDArray[np.uint8], sightings: list[Sighting]) -> None:
-        """Add the faces of the next frame.
+    def begin_frame(self, image: NDArray[np.uint8]) -> bool:
+        """Compare the next frame with the last one; return whether a scene begins with it.
+
+        All tracks end at a scene cut.
 
         Args:
-            image: shape (H, W, 3), the frame, compared with the last one to find scene cuts.
-            sightings: its faces; all of the same position and time.
+            image: shape (H, W, 3).
         """
         step = max(1, min(image.shape[:2]) // 128)  # every pixel of a large frame takes 2 ms
         thumbnail = _thumbnail(np.ascontiguousarray(image[::step, ::step]), 16)
-        if self._last_frame is not None and np.abs(thumbnail - self._last_frame).mean() > CUT:
-            self.num_cuts += 1
-            self._closed += self._open
-            self._open = []
-        self._last_frame = thumbnail
+        last, self._last_frame = self._last_frame, thumbnail
+        if last is None or np.abs(thumbnail - last).mean() <= CUT:
+            return False
+        self.num_cuts += 1
+        self._closed += self._open
+        self._open = []
+        return True
+
+    def update(self, sightings: list[Sighting]) -> None:
+        """Add the faces of the frame that was begun; all are of the same position and time."""
         if sightings:
             self._close_stale(sightings[0].position, sightings[0].time)
         free = dict(enumerate(sightings))

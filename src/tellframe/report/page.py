@@ -201,11 +201,18 @@ def _media_card(verdict: Verdict, level: int) -> str:
             ("Duration", f"{clock(media.duration)} ({media.duration:.3f} s)"),
             ("Pictures", f"{media.num_frames:,}"),
             ("Mean rate", f"{media.frame_rate:.3f} a second"),
-            ("Decoded", "only a part of it" if media.partial else "without a gap"),
+            ("Decoded", _decoded(media)),
         ]
+    facts.append(("Decoded in", escaped(words.confinement(verdict.sandbox))))
     if verdict.seconds:
         facts.append(("Analysed in", f"{verdict.seconds:.1f} s"))
     return _fact_card("File", facts, level)
+
+
+def _decoded(media: Media) -> str:
+    if not media.partial:
+        return "without a gap"
+    return escaped(": ".join(filter(None, ["only a part of it", words.damage(media)])))
 
 
 def _model_card(model: ModelInfo, level: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from tellframe.report.files import as_verdicts
-from tellframe.report.words import number_of, percent, printable, reason_texts
+from tellframe.report.words import damage, number_of, percent, printable, reason_texts
 from tellframe.types import FaceVerdict, Label, Verdict
 
 _COLORS: Final = {Label.FAKE: "31", Label.REAL: "32", Label.INCONCLUSIVE: "33"}
@@ -46,6 +46,8 @@ def _video_lines(verdict: Verdict, name: str, width: int, color: bool) -> list[s
     lines = [f"{head}  {name:<{width}}  {reasons}"]
     if verdict.error is not None:
         lines.append(f"  error: {printable(verdict.error)}")
+    if verdict.media is not None and (missing := damage(verdict.media)):
+        lines.append(f"  partial: {missing}")
     return lines + [_person_line(person, color) for person in verdict.people]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Final
 
-from tellframe.types import REASON_TEXT, Label, Reason, Verdict
+from tellframe.types import REASON_TEXT, Label, Media, Reason, Sandbox, Verdict
 
 TITLES: Final[dict[Label, str]] = {
     Label.FAKE: "Likely fake",
@@ -144,6 +144,31 @@ def file_size(count: int) -> str:
         if count >= factor:
             return f"{count / factor:.1f} {unit} ({exact})"
     return exact
+
+
+def damage(media: Media) -> str:
+    """Return in numbers what is missing of a partial video; "" where it is whole or not known.
+
+    Such as "read 7 of 10 pictures; 3 decode errors; the header announces 300 pictures, the file
+    holds 180".
+    """
+    parts = []
+    if media.partial and media.num_asked:
+        parts.append(f"read {media.num_decoded:,} of {number_of(media.num_asked, 'picture')}")
+    if media.partial and media.decode_errors:
+        parts.append(number_of(media.decode_errors, "decode error"))
+    if media.partial and media.num_packets < (media.num_declared or 0):
+        announced = number_of(media.num_declared or 0, "picture")
+        parts.append(f"the header announces {announced}, the file holds {media.num_packets:,}")
+    return "; ".join(parts)
+
+
+def confinement(sandbox: Sandbox | None) -> str:
+    """Return in one line how the process was confined that decoded a file."""
+    if sandbox is None:
+        return "the process that asked, not confined"
+    missing = "".join(f"; no {name}: {why}" for name, why in sandbox.absent.items())
+    return f"a process of its own, confined by {', '.join(sandbox.holds) or 'nothing'}{missing}"
 
 
 def escaped(text: str) -> str:

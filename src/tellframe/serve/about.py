@@ -26,6 +26,7 @@ def list_models(_caller: Caller, service: Used) -> Models:
         models=[_model(bundle, service, active=bundle is active) for bundle in bundles],
         max_bytes=settings.max_bytes,
         keep_seconds=settings.keep_seconds,
+        accepts_urls=settings.allow_urls,
         keeps_uploads=settings.keep_uploads,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
@@ -66,6 +67,23 @@ def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
+MAX_JSON: Final = 64 * 2**10
+"""Bytes of a body that names an address."""
+_LINK: Final = {
+    "schema": {
+        "type": "object",
+        "properties": {
+            "url": {
+                "type": "string",
+                "pattern": "^[hH][tT][tT][pP][sS]?://",
+                "description": "Direct link of a video file; a page that shows one is refused.",
+            }
+        },
+        "required": ["url"],
+        "additionalProperties": False,
+    }
+}
+JSON_TYPE: Final = "application/json"
 _FORM: Final = {
     "schema": {
         "type": "object",
@@ -83,8 +101,10 @@ _FORM: Final = {
         202: {"headers": {"Location": {"schema": {"type": "string"}, "description": "The job."}}},
         **documented(
             "upload_stalled",
+            "urls_refused",
             "too_large",
             "not_a_video",
+            "refused_address",
             "queue_full",
             "rate_limited",
             "storage_full",
@@ -93,7 +113,11 @@ _FORM: Final = {
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {"application/octet-stream": _BINARY, "multipart/form-data": _FORM},
+            "content": {
+                "application/octet-stream": _BINARY,
+                "multipart/form-data": _FORM,
+                JSON_TYPE: _LINK,
+            },
         }
     },
 )
@@ -104,10 +128,11 @@ async def create_job(
     service: Used,
     name: Annotated[str, Query(max_length=1000, description="File name, of a raw body.")] = "",
 ) -> JobView:
-    """Upload a video: as the body itself, or as the file of a form.
+    """Upload a video: as the body itself, or as the file of a form; or, as JSON, link to one.
 
     The answer comes when the video is safely stored. Where the same bytes were analysed before,
-    the job is done at once.
+    the job is done at once. A link is noted, and fetched when its turn has come; only a server
+    that was started with --allow-urls takes one.
     """
     client = caller or (request.client.host if request.client else "")
     request.app.state.rate.check(client)
@@ -115,7 +140,10 @@ async def create_job(
     try:
         async with service.admission(int(length) if length.isascii() and length.isdigit() else 0):
             kind = request.headers.get("content-type", "")
-            if kind.lower().startswith("multipart/form-data"):
+            if kind.partition(";")[0].strip().lower() == JSON_TYPE:
+                url = await _read_link(request.stream())
+                job = await to_thread.run_sync(service.accept_url, caller, url)
+            elif kind.lower().startswith("multipart/form-data"):
                 form = FormFile(request.stream(), kind)
                 job = await service.accept(caller, lambda: form.name or name, aiter(form))
             else:
@@ -125,6 +153,26 @@ async def create_job(
     view = await to_thread.run_sync(service.view, job)
     response.headers["Location"] = view.links.self
     return view
+
+
+async def _read_link(chunks: AsyncIterator[bytes]) -> str:
+    """Return the address that a body of JSON names.
+
+    Raises:
+        ProblemError: invalid_request.
+    """
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > MAX_JSON:
+            raise ProblemError("invalid_request", f"The JSON has more than {MAX_JSON} bytes.")
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ProblemError("invalid_request", "The body is no JSON.") from error
+    if not (isinstance(found, dict) and found.keys() == {"url"} and isinstance(found["url"], str)):
+        raise ProblemError("invalid_request", 'Send {"url": "https://..."} and nothing else.')
+    return str(found["url"])
 
 
 @router.get("/jobs", responses=documented())

@@ -92,6 +92,9 @@ def _describe(app: FastAPI) -> dict[str, Any]:
             }
             if not app.state.tokens:
                 operation.pop("security", None)
+        if not app.state.service.settings.allow_urls:
+            upload = found["paths"]["/v1/jobs"]["post"]
+            upload["requestBody"]["content"].pop(api.JSON_TYPE)
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         app.openapi_schema = found

@@ -34,11 +34,11 @@ class Job:
     name: str
     """File name as the client gave it, without folders."""
     bytes: int
-    """Size of the file."""
+    """Size of the file; 0 as long as it has not been fetched."""
     sha256: str
-    """Hex digest of the file."""
+    """Hex digest of the file; "" as long as it has not been fetched."""
     key: str
-    """Of its result: file, weights and recipe."""
+    """Of its result: file, weights and recipe; its own as long as there is no file."""
     state: State
     attempts: int
     """How often an analysis was begun."""
@@ -48,6 +48,8 @@ class Job:
     finished: float | None
     problem: str | None
     """JSON of what went wrong, where it failed."""
+    url: str | None
+    """Where the file is to be fetched from; None once it was, or where it was uploaded."""
 
 
 SCHEMA: Final = """
@@ -70,7 +72,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     created REAL NOT NULL,
     started REAL,
     finished REAL,
-    problem TEXT
+    problem TEXT,
+    url TEXT
 );
 CREATE INDEX IF NOT EXISTS jobs_state ON jobs (state, seq);
 CREATE INDEX IF NOT EXISTS jobs_key ON jobs (key);

@@ -16,7 +16,7 @@ from tellframe.serve.jobs import Job
 from tellframe.serve.metrics import Metrics
 from tellframe.serve.slot import Cancelled, Slot
 from tellframe.serve.store import Store
-from tellframe.serve.worker import Finding, Task
+from tellframe.serve.worker import Finding, Progress, Task
 from tellframe.types import Sandbox, Verdict
 
 PAUSE: Final = 5.0
@@ -29,6 +29,8 @@ class Pool:
     Args:
         store: where the jobs are.
         upload_of: returns the path of a job's upload.
+        fetch: gets the file of a job that has an address; told of a place to report how far it
+            is, and of one to ask whether to stop.
         settle: called with the id of every job that has ended.
         is_possible: tells whether an honest worker could have found this in the file of a SHA-256.
         make_verdict: makes a verdict of what a worker found, and of the seconds that it took.
@@ -42,6 +44,7 @@ class Pool:
         self,
         store: Store,
         upload_of: Callable[[str], Path],
+        fetch: Callable[[Job, Progress, Callable[[], bool]], Job],
         settle: Callable[[str], None],
         is_possible: Callable[[Finding, str], bool],
         make_verdict: Callable[[Finding, float], Verdict],
@@ -52,6 +55,7 @@ class Pool:
         metrics: Metrics,
     ) -> None:
         self._store, self._upload_of, self._settle = store, upload_of, settle
+        self._fetch = fetch
         self._is_possible, self._make_verdict = is_possible, make_verdict
         self._limits, self._metrics = limits, metrics
         self._slots = [Slot(task, limits.seconds) for _ in range(workers)]
@@ -164,7 +168,19 @@ class Pool:
     def _judge(self, slot: Slot, job: Job) -> Callable[[], None]:
         """Return what is to be written of a job."""
         path, begin = self._upload_of(job.id), time.monotonic()
+
+        def progress(stage: str, done: int, total: int) -> None:
+            self._progress[job.id] = (stage, done, total)
+
+        def cancelled() -> bool:
+            return self._closed or job.id in self._unwanted
+
         try:
+            if job.url is not None:
+                job = self._fetch(job, progress, cancelled)
+                if job.state.is_final:  # the same bytes were judged before
+                    self._metrics.count("done")
+                    return lambda: self._settle(job.id)
             # A worker that a file has taken over could lie about the files after it: those of the
             # same owner at the most.
             if slot.owner not in (None, job.owner):
@@ -176,15 +192,14 @@ class Pool:
             slot.owner = job.owner
             if not path.exists():
                 return lambda: self._fail(job, problems.lost())
-            found = slot.ask(
-                path,
-                lambda *step: self._progress.__setitem__(job.id, step),
-                lambda: self._closed or job.id in self._unwanted,
-            )
+            found = slot.ask(path, progress, cancelled)
         except Cancelled:
             if self._closed:
                 return lambda: None  # it is queued again at the next start
             return lambda: self._settle(job.id)
+        except problems.ProblemError as error:
+            problem = error.problem
+            return lambda: self._fail(job, problem)
         except MediaError as error:
             problem = problems.undecodable(error, path)
             return lambda: self._fail(job, problem)

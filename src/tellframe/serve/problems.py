@@ -9,7 +9,13 @@ from typing import Final, Self
 
 from pydantic import BaseModel, Field
 
-from tellframe.errors import LimitError, MediaError, NoVideoError
+from tellframe.errors import (
+    AddressError,
+    LimitError,
+    MediaError,
+    NoVideoError,
+    PrivateAddressError,
+)
 from tellframe.report.words import sentence
 
 log: Final = logging.getLogger("tellframe.serve")
@@ -17,6 +23,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 TITLES: Final[dict[str, tuple[int, str]]] = {
     "invalid_request": (400, "The request cannot be understood"),
     "unauthorized": (401, "A valid access token is needed"),
+    "urls_refused": (403, "This server fetches no videos from addresses"),
     "foreign_site": (403, "Requests from other web sites are refused"),
     "not_found": (404, "There is no such thing here"),
     "method_not_allowed": (405, "This cannot be done here"),
@@ -25,6 +32,8 @@ TITLES: Final[dict[str, tuple[int, str]]] = {
     "too_large": (413, "The video is too large"),
     "not_a_video": (415, "This is not a video"),
     "unknown_host": (421, "The service does not go by this name"),
+    "refused_address": (422, "This address is not fetched from"),
+    "not_fetched": (422, "The video cannot be fetched"),
     "undecodable": (422, "The video cannot be decoded"),
     "no_video": (422, "The file holds no video"),
     "too_costly": (422, "The video asks for more than the limits allow"),
@@ -89,6 +98,26 @@ def undecodable(error: MediaError, path: Path) -> Problem:
     elif isinstance(error, LimitError):
         code = "too_costly"
     return make(code, sentence(text))
+
+
+def unfetched(error: MediaError, shown: str) -> Problem:
+    """Return why a video was not fetched from its address.
+
+    Args:
+        error: what was raised.
+        shown: the address, as it may be shown.
+    """
+    code = "not_fetched"
+    if isinstance(error, PrivateAddressError):  # clients are not told where names lead to inside
+        text = f"{shown}: does not lead to the public internet. Fetch the video, and upload it."
+        return make("refused_address", text)
+    if isinstance(error, AddressError):
+        code = "refused_address"
+    elif isinstance(error, LimitError):
+        code = "too_large"
+    elif isinstance(error, NoVideoError):
+        code = "not_a_video"
+    return make(code, f"{str(error).rstrip('.')}.")
 
 
 def given_up(reason: str, seconds: float) -> Problem:

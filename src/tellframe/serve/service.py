@@ -13,6 +13,7 @@ from typing import Final
 from anyio import to_thread
 
 from tellframe.bundle import load_bundle
+from tellframe.errors import AddressError, MediaError
 from tellframe.recipe import Recipe
 from tellframe.report.words import number_of
 from tellframe.runtime import usable_cores
@@ -23,12 +24,14 @@ from tellframe.serve.metrics import Metrics
 from tellframe.serve.pool import Pool
 from tellframe.serve.problems import ProblemError
 from tellframe.serve.settings import Settings
+from tellframe.serve.slot import Cancelled
 from tellframe.serve.store import Store, new_id
 from tellframe.serve.views import JobView, ResultView, view_job, view_result
-from tellframe.serve.worker import Finding, Task
+from tellframe.serve.worker import Finding, Progress, Task
 from tellframe.types import ModelInfo, Verdict
+from tellframe.weblink import check_link, show_link
 
-EXPIRE_SECONDS: Final = 60.0
+EXPIRE_SECONDS: Final = 10.0
 """How often old results are looked for."""
 STALL_SECONDS: Final = 60.0
 """How long an upload may bring nothing."""
@@ -63,6 +66,7 @@ class Service:
         self.pool = Pool(
             self.store,
             self.uploads.path,
+            self._fetch,
             self._settle,
             lambda found, sha256: results.is_possible(found, sha256, self.recipe),
             self._make_verdict,
@@ -134,6 +138,55 @@ class Service:
         key = results.result_key(upload.sha256, self.bundle, self.recipe)
         cleaned = results.clean_name(name)
         return self.store.add(owner, cleaned, upload.bytes, upload.sha256, key, job_id)
+
+    def accept_url(self, owner: str, url: str) -> Job:
+        """Make a job of a video that is to be fetched from the web.
+
+        Args:
+            owner: who may see it.
+            url: of the file.
+
+        Raises:
+            ProblemError: urls_refused, or refused_address as far as that can be told at once.
+            sqlite3.OperationalError: the job could not be written down.
+        """
+        if not self.settings.allow_urls:
+            raise ProblemError("urls_refused", "Fetch the video, and upload it.")
+        try:
+            check_link(url, allow_private=self.settings.fetch.allow_private)
+        except AddressError as error:
+            raise ProblemError.again(problems.unfetched(error, show_link(url))) from error
+        job_id = new_id()
+        job = self.store.add(owner, show_link(url), 0, "", f"url:{job_id}", job_id, url)
+        self.pool.wake()
+        return job
+
+    def _fetch(self, job: Job, progress: Progress, cancelled: Callable[[], bool]) -> Job:
+        """Get the file of a job that has an address; return the job as it is then.
+
+        Raises:
+            Cancelled: so `cancelled` said, or the job was deleted.
+            ProblemError: it cannot be had.
+        """
+        limits = dataclasses.replace(self.settings.fetch, bytes=self.settings.max_bytes)
+        try:
+            upload = self.uploads.fetch(
+                job.id,
+                job.url or "",
+                limits,
+                lambda done, total: progress("fetching", done, total),
+                cancelled,
+            )
+        except MediaError as error:
+            if cancelled():
+                raise Cancelled from error
+            raise ProblemError.again(problems.unfetched(error, job.name)) from error
+        key = results.result_key(upload.sha256, self.bundle, self.recipe)
+        found = self.store.fetched(job.id, upload.bytes, upload.sha256, key)
+        if found is None:
+            raise Cancelled
+        self.metrics.receive(upload.bytes)
+        return found
 
     @asynccontextmanager
     async def admission(self, announced: int) -> AsyncIterator[None]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tellframe.errors import UsageError
 from tellframe.isolation import Limits
+from tellframe.webfetch import FetchLimits
 
 MIB: Final = 2**20
 LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
@@ -51,6 +52,10 @@ class Settings:
     """Total size of results beyond which the oldest are removed."""
     keep_uploads: bool = False
     """Whether videos stay on disk as long as their jobs."""
+    allow_urls: bool = False
+    """Whether videos are fetched from the web, where a client gives an address."""
+    fetch: FetchLimits = field(default_factory=FetchLimits)
+    """What one address may cost; its size is `max_bytes` at most."""
     tokens: tuple[str, ...] = ()
     """One of these is needed as a bearer token; none is where this is empty."""
     rate: float = 0.0

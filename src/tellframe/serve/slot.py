@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import select
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +26,7 @@ from tellframe.errors import (
     error_named,
 )
 from tellframe.isolation import START_SECONDS, Failure
-from tellframe.process import worker_environment
+from tellframe.process import start_process
 from tellframe.serve.worker import PROGRESS, RAISED, READY, Finding, Progress, Task
 from tellframe.types import Sandbox
 from tellframe.videofile import open_video_file
@@ -40,11 +38,6 @@ MAX_ANSWER: Final = 2**29
 """Bytes of the longest answer that is taken: 64 people in 32 frames are 300 MiB."""
 MESSAGE_SECONDS: Final = 30.0
 """In which a message must have come as a whole, once it has begun."""
-_BOOT: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from tellframe.sandbox import restrict_start; restrict_start(); "
-    "from tellframe.serve.worker import main; main(sys.argv[2:])"
-)
 
 
 class Cancelled(Exception):  # noqa: N818 (no error: somebody asked for it)
@@ -88,25 +81,10 @@ class Slot:
         self.end()
         self.owner = None
         self.starts += 1
-        self._socket, theirs = socket.socketpair()
-        self._channel = ParentEnd(self._socket)
-        number = theirs.fileno()
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-c",
-                _BOOT,
-                json.dumps(sys.path),
-                str(number),
-                str(os.getpid()),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[number],
-            env=worker_environment(confined=True),
+        self._process, self._socket = start_process(
+            "tellframe.serve.worker", confined=True, restrict=True
         )
-        theirs.close()  # so that its end there is the last one, and it ends with the process
+        self._channel = ParentEnd(self._socket)
         try:
             text = json.dumps(dataclasses.asdict(self._task)).encode()
             self._channel.send(text, None, MESSAGE_SECONDS)

@@ -53,6 +53,9 @@ class Store:
         for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=FULL"):
             self._connection.execute(f"PRAGMA {pragma}")
         self._connection.executescript(SCHEMA)
+        columns = [row[1] for row in self._connection.execute("PRAGMA table_info(jobs)")]
+        if "url" not in columns:  # made by an earlier version
+            self._connection.execute("ALTER TABLE jobs ADD COLUMN url TEXT")
 
     def close(self) -> None:
         """Let another server have the folder."""
@@ -77,14 +80,37 @@ class Store:
         with self._lock:
             return self._connection.execute(query, values).fetchall()
 
-    def add(self, owner: str, name: str, size: int, sha256: str, key: str, job_id: str) -> Job:
+    def add(
+        self,
+        owner: str,
+        name: str,
+        size: int,
+        sha256: str,
+        key: str,
+        job_id: str,
+        url: str | None = None,
+    ) -> Job:
         """Accept a job; it is done at once where its result is known."""
         now = time.time()
         with self._change() as db:
             known = db.execute("SELECT 1 FROM results WHERE key = ?", [key]).fetchone()
             state = State.DONE if known else State.QUEUED
             ended = now if known else None
-            values = [job_id, owner, name, size, sha256, key, state, 0, now, ended, ended, None]
+            values = [
+                job_id,
+                owner,
+                name,
+                size,
+                sha256,
+                key,
+                state,
+                0,
+                now,
+                ended,
+                ended,
+                None,
+                url,
+            ]
             marks = ", ".join("?" * len(values))
             rows = db.execute(
                 f"INSERT INTO jobs ({_NAMES}) VALUES ({marks}) RETURNING {COLUMNS}", values
@@ -128,9 +154,30 @@ class Store:
         """Call a job failed, for a reason given as JSON."""
         with self._change() as db:
             db.execute(
-                "UPDATE jobs SET state = 'failed', finished = ?, problem = ? WHERE id = ?",
+                "UPDATE jobs SET state = 'failed', finished = ?, problem = ?, url = NULL "
+                "WHERE id = ?",
                 [time.time(), problem, job_id],
             )
+
+    def fetched(self, job_id: str, size: int, sha256: str, key: str) -> Job | None:
+        """Note that the file of a job has been fetched; its address is forgotten.
+
+        Returns:
+            The job: done where the result of the same bytes is known, else as it was. None where
+            it was deleted meanwhile.
+        """
+        with self._change() as db:
+            db.execute(
+                "UPDATE jobs SET bytes = ?, sha256 = ?, key = ?, url = NULL WHERE id = ?",
+                [size, sha256, key, job_id],
+            )
+            db.execute(
+                "UPDATE jobs SET state = 'done', finished = ? WHERE id = ? AND EXISTS "
+                "(SELECT 1 FROM results WHERE results.key = jobs.key)",
+                [time.time(), job_id],
+            )
+            rows = db.execute(f"SELECT {COLUMNS} FROM jobs WHERE id = ?", [job_id]).fetchall()
+        return _job(rows[0]) if rows else None
 
     def requeue(self, job_id: str | None = None, *, refund: bool = False) -> None:
         """Let a running job, or all of them, wait again in their old places.

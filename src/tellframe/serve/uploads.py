@@ -1,17 +1,20 @@
-"""Uploads: streamed to disk, counted and hashed on the way, whole or not at all."""
+"""Uploads, and what is fetched in their place: streamed to disk, whole or not at all."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedRandom
 from pathlib import Path
 from typing import IO, Any, Final
 
 from anyio import to_thread
 
 from tellframe.serve.problems import ProblemError
+from tellframe.webfetch import FetchLimits, fetch_link
 
 HEAD: Final = 1024
 """Bytes from the start of a file by which a container is known."""
@@ -83,10 +86,56 @@ class Folder:
             ProblemError: too_large, not_a_video or storage_full.
             ClientDisconnect: whatever else reading raises is passed on.
         """
+        with self._new_file(job_id) as file:
+            return await _write(file, chunks, most)
+
+    def fetch(
+        self,
+        job_id: str,
+        url: str,
+        limits: FetchLimits,
+        progress: Callable[[int, int], None],
+        cancelled: Callable[[], bool],
+    ) -> Upload:
+        """Write a file from the web to disk; nothing is left of it where that fails.
+
+        Args:
+            job_id: of the job that it is for.
+            url: of the file.
+            limits: what it may cost.
+            progress: told how many bytes have come, and how many there are (0: not known).
+            cancelled: asked whether to stop.
+
+        Raises:
+            ProblemError: not_a_video or storage_full.
+            MediaError: as `fetch_link` says.
+        """
+
+        def check(done: int, total: int) -> None:
+            self.check_space(total - done if total else BLOCK)
+            progress(done, total)
+
+        with self._new_file(job_id) as file:
+            fetch_link(url, file, limits, progress=check, cancelled=cancelled)
+            size = file.tell()
+            file.seek(0)
+            check_container(file.read(HEAD))
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+            return Upload(size, digest)
+
+    @contextmanager
+    def _new_file(self, job_id: str) -> Iterator[BufferedRandom]:
+        """Open a file that gets its name when the body is through.
+
+        Raises:
+            ProblemError: storage_full.
+        """
         part = self._path / f"{job_id}.part"
         try:
-            with part.open("xb") as file:
-                upload = await _write(file, chunks, most)
+            with part.open("w+b") as file:
+                yield file
             part.replace(self.path(job_id))
             _sync_folder(self._path)
         except OSError as error:
@@ -95,7 +144,6 @@ class Folder:
             ) from error
         finally:
             part.unlink(missing_ok=True)
-        return upload
 
 
 async def _write(file: IO[bytes], chunks: AsyncIterator[bytes], most: int) -> Upload:

@@ -43,8 +43,8 @@ HELP: Final[dict[Reason, str]] = {
 class Progress(BaseModel):
     """How far a running analysis is."""
 
-    stage: Literal["starting", "reading", "faces", "judging"]
-    done: int = Field(ge=0, description="Steps done in this stage.")
+    stage: Literal["starting", "fetching", "reading", "faces", "judging"]
+    done: int = Field(ge=0, description="Steps done in this stage; bytes of fetching.")
     total: int = Field(ge=0, description="Steps in this stage; 0 where that is not known.")
 
 
@@ -81,8 +81,8 @@ class JobView(BaseModel):
 
     id: str
     name: str
-    bytes: int
-    sha256: str
+    bytes: int = Field(description="Size of the file; 0 as long as it has not been fetched.")
+    sha256: str = Field(description='Of the file; "" as long as it has not been fetched.')
     state: State
     position: int | None = Field(description="Place in the queue, from 1, while it waits.")
     progress: Progress | None = Field(description="While it runs.")
@@ -160,6 +160,7 @@ class Models(BaseModel):
     models: list[ModelView]
     max_bytes: int = Field(description="Largest upload.")
     keep_seconds: float = Field(description="How long results are kept.")
+    accepts_urls: bool = Field(description="Whether videos are fetched from the web.")
     keeps_uploads: bool = Field(description="Whether videos outlive their analysis.")
 
 

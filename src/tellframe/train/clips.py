@@ -28,7 +28,9 @@ from tellframe.train.augment import Points, Sample, find_swapped
 from tellframe.train.shift import measure_shift
 from tellframe.types import Clip
 
-FREE: Final = frozenset({"margin", "crop_size", "crop_format", "crop_quality", "num_frames"})
+FREE: Final = frozenset(
+    {"margin", "crop_scales", "crop_size", "crop_format", "crop_quality", "num_frames"}
+)
 """Recipe fields in which shards and model may differ: training cuts its input out of wider, larger
 crops, for the augmentation to have room, and takes as many frames as it needs."""
 MIN_OVERLAP: Final = 0.3
@@ -206,6 +208,8 @@ def require_room(shards: Recipe, model: Recipe, what: str) -> None:
         differences["margin"] = (shards.margin, model.margin)
     if shards.alignment != "square":
         differences["alignment"] = (shards.alignment, "square")
+    if set(shards.crop_scales) != {1.0}:  # the crops are cut anew, from the whole square
+        differences["crop_scales"] = (shards.crop_scales, (1.0,))
     if differences:
         listed = "; ".join(f"{k}: {a!r} against {b!r}" for k, (a, b) in differences.items())
         raise RecipeMismatchError(

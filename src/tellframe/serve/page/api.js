@@ -63,6 +63,16 @@ export async function save(path, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
+/** Have the server fetch the file behind a link. */
+export const fetchLink = async (url) =>
+  (
+    await request("v1/jobs", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ url }),
+    })
+  ).json();
+
 /** Upload a file; `onprogress` gets a share from 0 to 1. Returns the promise and a way to stop. */
 export function upload(file, onprogress) {
   const call = new XMLHttpRequest(); // fetch does not say how much was sent

@@ -31,6 +31,25 @@ function take(files) {
   send();
 }
 
+/** Have the server fetch a link; what it refuses at once is shown beside the field. */
+async function takeLink(event) {
+  event.preventDefault();
+  const field = find("url");
+  try {
+    resume(await api.fetchLink(field.value.trim()), true);
+    field.value = "";
+    find("trouble").hidden = true;
+  } catch (error) {
+    complain(error);
+    field.focus();
+  }
+}
+
+function complain(error) {
+  find("trouble").textContent = `${error.title ?? "The page failed"}. ${error.detail ?? error}`;
+  find("trouble").hidden = false;
+}
+
 async function send() {
   while (uploading < AT_ONCE && waiting.length) {
     const card = waiting.shift();
@@ -63,6 +82,7 @@ function listen() {
     mark(-depth);
     if (service) take(event.dataTransfer.files);
   });
+  find("link").addEventListener("submit", takeLink);
   find("access").addEventListener("submit", (event) => {
     event.preventDefault();
     api.setToken(find("token").value.trim());
@@ -77,6 +97,7 @@ async function begin() {
     find("access").hidden = true;
     find("trouble").hidden = true;
     find("drop").hidden = false;
+    find("link").hidden = !service.accepts_urls;
     find("rules").textContent = rules();
     for (const job of known) if (![...cards].some((card) => card.job?.id === job.id)) resume(job);
   } catch (error) {
@@ -87,15 +108,14 @@ async function begin() {
       find("token").focus();
       return;
     }
-    find("trouble").textContent = `${error.title ?? "The page failed"}. ${error.detail ?? error}`;
-    find("trouble").hidden = false;
+    complain(error);
     setTimeout(begin, 3000);
   }
 }
 
 function rules() {
   const where = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname)
-    ? "Nothing leaves this machine."
+    ? "No video leaves this machine."
     : `Videos go to ${location.hostname} alone.`;
   const after = service.keeps_uploads
     ? `Videos and results are deleted after ${duration(service.keep_seconds)}.`
@@ -103,10 +123,10 @@ function rules() {
   return `MP4, MOV, MKV, WebM, AVI and more, up to ${size(service.max_bytes)} each. ${where} ${after}`;
 }
 
-/** Bring back a job of before this page was loaded. */
-function resume(job) {
+/** Show a job that the server has: one of before this page was loaded, or of a link. */
+function resume(job, first = false) {
   const card = new Card({ job, service, onremove: forget });
-  add(card, false);
+  add(card, first);
   if (job.state === "done") card.fold();
   else if (job.state === "failed") card.finish();
   else card.follow();

@@ -8,6 +8,8 @@ import { count, percent, size } from "./words.js";
 
 const STAGES = {
   starting: () => "Starting",
+  fetching: ({ done, total }) =>
+    `Fetching the video: ${size(done)}${total ? ` of ${size(total)}` : ""}`,
   reading: () => "Reading the video",
   faces: ({ done, total }) => `Looking for faces: picture ${done} of ${total}`,
   judging: () => "Judging the faces",
@@ -44,10 +46,11 @@ export class Card {
     this.left.hidden = false;
     try {
       this.job = await this.#send();
-      if (this.job) await this.follow();
     } catch (error) {
       if (error.name !== "AbortError") this.#fail(error);
+      return;
     }
+    await this.follow();
   }
 
   async #send() {
@@ -85,8 +88,16 @@ export class Card {
     }
   }
 
-  /** Follow the job until there is a result. */
+  /** Follow the job until there is a result, or it is cancelled. */
   async follow() {
+    try {
+      await this.#follow();
+    } catch (error) {
+      if (error.name !== "AbortError") this.#fail(error);
+    }
+  }
+
+  async #follow() {
     const last = await api.follow(
       this.job.id,
       this.stop.signal,
@@ -202,7 +213,7 @@ export class Card {
     const input = el("input", { type: "file", class: "hidden", onchange: () => this.#attach(input.files[0]) });
     this.notice = el("p", {});
     this.player.explain(
-      "The server deletes videos after the analysis. Choose the file again to see it play.",
+      "The server deletes videos after the analysis. Choose the file to see it play.",
       el("button", { type: "button", onclick: () => input.click() }, "Choose the file"),
       input,
       this.notice,

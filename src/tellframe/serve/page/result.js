@@ -228,7 +228,8 @@ export function facts(job, card) {
 
 /** What a file of the report is called when it is saved. */
 export function fileName(job, suffix) {
-  return `${job.name.replace(/\.[^.]*$/, "") || "video"}-tellframe.${suffix}`;
+  const last = job.name.replace(/\?\[.*$/, "").split("/").pop(); // of a link, its last part
+  return `${last.replace(/\.[^.]*$/, "") || "video"}-tellframe.${suffix}`;
 }
 
 export async function loadPictures(job) {

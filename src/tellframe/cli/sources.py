@@ -1,0 +1,283 @@
+"""What `tellframe detect` is given: files, folders, web links, places in object stores.
+
+What lies elsewhere is fetched into a file without a name, a few ahead of the one that is judged,
+so that little disk is used, and nothing is left of it however the process ends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Final
+
+from tellframe.errors import (
+    FetchError,
+    LimitError,
+    MediaError,
+    MediaNotFoundError,
+    StoreError,
+)
+from tellframe.store import Store, is_remote, open_store, split_location
+from tellframe.webfetch import FetchLimits, fetch_link
+from tellframe.weblink import is_link, show_link
+
+if TYPE_CHECKING:
+    from tellframe.detector import Detector
+    from tellframe.types import Verdict
+
+AHEAD: Final = 2
+"""Videos that are fetched while another one is judged."""
+CHUNK: Final = 4 * 2**20
+"""Bytes of an object that are asked for at once."""
+Fetch = Callable[[IO[bytes], Callable[[], bool]], None]
+"""Writes a video into a file; asks the second argument whether to stop. Raises MediaError where
+that is the video's fault, and StoreError where the store does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One video, wherever it lies."""
+
+    name: str
+    """What it is called in the verdict; the path of a local file."""
+    fetch: Fetch | None = None
+    """How to get it, where it is no local file."""
+    in_folder: bool = False
+    """Whether it was found in a local folder, and may still be on its way there."""
+    is_place: bool = False
+    """Whether it stands for a place where there is no video."""
+
+
+def find_sources(inputs: Iterable[str], limits: FetchLimits, endpoint: str = "") -> list[Source]:
+    """Return the videos that inputs stand for; folders and prefixes are searched by suffix.
+
+    Args:
+        inputs: files, folders, http and https links, addresses as s3://bucket/prefix.
+        limits: of what is fetched.
+        endpoint: as for `tellframe.store.open_store`.
+
+    Raises:
+        MissingExtraError: obstore is not installed.
+        StoreError: a place cannot be listed.
+        UsageError: an address is none.
+    """
+    found: list[Source] = []
+    for name in inputs:
+        if is_link(name):
+            found.append(_from_link(name, limits))
+        elif is_remote(name):
+            found += _from_store(name, limits, endpoint)
+        elif Path(name).is_dir():
+            paths = list_folder(name)
+            found += [Source(p, in_folder=True, is_place=paths == [name]) for p in paths]
+        else:
+            found.append(Source(name))
+    return found
+
+
+def list_folder(folder: str) -> list[str]:
+    """Return the videos below a folder, by suffix, sorted; where there is none, the folder.
+
+    So it is reported as one that failed.
+    """
+    from tellframe.video import VIDEO_SUFFIXES
+
+    paths = (p for p in Path(folder).rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+    return sorted(map(str, paths)) or [folder]
+
+
+def _from_link(url: str, limits: FetchLimits) -> Source:
+    return Source(
+        show_link(url), lambda file, cancelled: fetch_link(url, file, limits, cancelled=cancelled)
+    )
+
+
+def _from_store(location: str, limits: FetchLimits, endpoint: str) -> list[Source]:
+    """List the videos under a prefix, or take a single one."""
+    from tellframe.video import VIDEO_SUFFIXES
+
+    def is_video(key: str) -> bool:
+        return PurePosixPath(key).suffix.lower() in VIDEO_SUFFIXES
+
+    bucket, single = split_location(location)
+    if is_video(single):
+        store = open_store(bucket, endpoint)
+        return [_from_key(store, single, store.size(single), limits)]
+    store = open_store(location, endpoint)
+    files = {key: size for key, size in store.list_files().items() if is_video(key)}
+    return [_from_key(store, key, size, limits) for key, size in files.items()] or [
+        Source(
+            store.url,
+            _missing(f"{store.url}: holds no video; check bucket and prefix"),
+            is_place=True,
+        )
+    ]
+
+
+def _missing(message: str) -> Fetch:
+    def fetch(_file: IO[bytes], _cancelled: Callable[[], bool]) -> None:
+        raise MediaNotFoundError(message)
+
+    return fetch
+
+
+def _from_key(store: Store, key: str, size: int, limits: FetchLimits) -> Source:
+    name = store.name(key)
+
+    def fetch(file: IO[bytes], cancelled: Callable[[], bool]) -> None:
+        if size > limits.bytes:
+            raise LimitError(f"{name}: has {size} bytes; allow more than {limits.bytes}")
+        try:
+            for start in range(0, size, CHUNK):
+                if cancelled():
+                    raise FetchError(f"{name}: was not fetched, because nobody wants it any more")
+                file.write(store.get_range(key, start, min(CHUNK, size - start)))
+        except StoreError as error:
+            if error.missing or error.denied:
+                raise FetchError(str(error)) from error
+            raise  # it says nothing about this video
+        if file.tell() != size:
+            raise FetchError(f"{name}: changed while it was read; judge it again")
+
+    return Source(name, fetch)
+
+
+def judge_sources(detector: Detector, sources: Iterable[Source]) -> Iterator[Verdict]:
+    """Judge videos in order; fetch those that lie elsewhere a few ahead, and forget them after.
+
+    Raises:
+        StoreError: an object store does not answer; all verdicts before it were given.
+    """
+    handed: deque[_Held] = deque()
+    with closing(_fetch_ahead(sources)) as fetched:
+
+        def paths() -> Iterator[str]:
+            for held in fetched:
+                handed.append(held)
+                yield held.path
+
+        try:
+            for verdict in detector.detect_many(paths()):
+                with closing(handed.popleft()) as held:
+                    yield held.name_verdict(verdict)
+        finally:
+            for held in handed:
+                held.close()
+
+
+class _Held:
+    """A video that can be read: a local file, or one that was fetched, or failed to be.
+
+    Args:
+        source: the video.
+        cancelled: asked whether to stop fetching.
+
+    Raises:
+        StoreError: an object store does not answer.
+    """
+
+    def __init__(self, source: Source, cancelled: Callable[[], bool]) -> None:
+        self._source, self._error = source, ""
+        self._file: IO[bytes] | None = None
+        self.path = source.name
+        """For the detector."""
+        if source.fetch is None:
+            return
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
+        try:
+            source.fetch(self._file, cancelled)
+            self._file.flush()
+            self.path = f"/proc/self/fd/{self._file.fileno()}"
+        except MediaError as error:
+            self._error, self.path = str(error), os.devnull  # which is no video
+            self.close()
+        except BaseException:
+            self.close()
+            raise
+
+    def name_verdict(self, verdict: Verdict) -> Verdict:
+        """Return the verdict on `path` as one on the source."""
+        name = self._source.name
+        error = self._error or (verdict.error and verdict.error.replace(self.path, name))
+        media = verdict.media and dataclasses.replace(verdict.media, path=name)
+        return dataclasses.replace(verdict, video=name, media=media, error=error)
+
+    def close(self) -> None:
+        """Let go of what was fetched."""
+        if self._file:
+            self._file.close()
+
+
+def _fetch_ahead(sources: Iterable[Source]) -> Generator[_Held, None, None]:
+    stop = threading.Event()
+    pending: deque[Future[_Held]] = deque()
+    with ThreadPoolExecutor(AHEAD, thread_name_prefix="fetch") as pool:
+        try:
+            for source in sources:
+                pending.append(pool.submit(_Held, source, stop.is_set))
+                if len(pending) > AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            stop.set()
+            for future in pending:
+                future.add_done_callback(_let_go)
+                future.cancel()
+
+
+def _let_go(future: Future[_Held]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        future.result().close()
+
+
+class Lookout:
+    """Looks for videos again and again.
+
+    Args:
+        find: returns all that are there now.
+        seconds: between two looks; 0 to look once.
+        known: names of those that need not be judged any more; whoever judges them adds to it.
+    """
+
+    def __init__(
+        self, find: Callable[[], Sequence[Source]], seconds: float, known: Container[str]
+    ) -> None:
+        self._find, self._seconds, self._known = find, seconds, known
+        self._states: dict[str, tuple[int, int]] = {}
+
+    def look(self) -> list[Source]:
+        """Return the videos that are new and complete.
+
+        A file in a folder that is looked at again is complete where it is unchanged since the look
+        before, or for as long as there is between two of them.
+
+        Raises:
+            StoreError: a place cannot be listed.
+        """
+        found = self._find()
+        if not self._seconds:
+            return [s for s in found if s.name not in self._known]
+        new = {s.name: s for s in found if s.name not in self._known and not s.is_place}
+        return [s for s in new.values() if self._is_complete(s)]
+
+    def _is_complete(self, source: Source) -> bool:
+        if not source.in_folder:
+            return True
+        try:
+            facts = Path(source.name).stat()
+        except OSError:
+            return False  # gone since
+        state = (facts.st_size, facts.st_mtime_ns)
+        same = self._states.get(source.name) == state
+        self._states[source.name] = state
+        return same or time.time() - facts.st_mtime >= self._seconds

@@ -1,0 +1,277 @@
+"""List the pictures of a video by its packets: true time stamps, whatever the header claims.
+
+Nothing is decoded for it but one keyframe; what is wanted of the pictures is decoded by
+`tellframe.video`, which opens the file once more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import av
+import av.error
+import numpy as np
+from av.stream import Disposition
+from numpy.typing import NDArray
+
+from tellframe.errors import DecodeError, LimitError, MediaNotFoundError, NoVideoError
+from tellframe.limits import FILE_LIMITS, FileLimits
+from tellframe.types import Media
+from tellframe.videofile import Reader, VideoFile, open_video_file
+
+DEMUXERS: Final = (
+    "asf,av1,avi,flv,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,obu,ogg,yuv4mpegpipe"
+)
+"""Containers that FFmpeg may open. Playlists (hls, dash, concat, sdp) and pictures are left out:
+the former fetch other files, the latter are no videos."""
+MAX_GAP: Final = 3600.0
+"""Seconds between two pictures beyond which time stamps are not believed."""
+BUFFER: Final = 1 << 16
+"""Bytes that are read at once."""
+
+Source = str | Path | VideoFile
+"""A video: the path of a local file, or the open file."""
+DAMAGE: Final = (av.error.FFmpegError, OSError, ValueError)
+"""What PyAV raises for damaged streams: errors of every family."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What reading a listed video came to; counts on while it is read."""
+
+    asked: int = 0
+    """Pictures that were wanted."""
+    decoded: int = 0
+    """Of those, how many were decoded, or had one decoded in their place."""
+    errors: int = 0
+    """Packets that the decoder refused, and pictures in wanted places that it gave up or marked as
+    damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The pictures of a video stream in presentation order, as its packets announce them."""
+
+    facts: Media
+    """What header and packets say of the file."""
+    times: NDArray[np.float64]
+    """Shape (F,), seconds since the first picture, ascending."""
+    packets: NDArray[np.int64]
+    """Shape (F,), position in the file, from 0, of the packet that holds the picture."""
+    starts: NDArray[np.int64]
+    """Shape (F,), the packet at which decoding has to begin to get the picture."""
+    stamped: bool
+    """Whether pictures are known by time stamps; otherwise all are decoded and counted."""
+    tally: Tally = field(default_factory=Tally)
+    """What the last reading came to; `tellframe.video.read_frames` begins it anew."""
+
+    @property
+    def media(self) -> Media:
+        """Facts about the file, with what the last reading came to so far."""
+        tally = self.tally
+        return dataclasses.replace(
+            self.facts,
+            num_asked=tally.asked,
+            num_decoded=tally.decoded,
+            decode_errors=tally.errors,
+            partial=self.facts.partial or tally.errors > 0,
+        )
+
+
+def list_frames(path: Source, limits: FileLimits = FILE_LIMITS) -> Listing:
+    """List the pictures of a video; all but one keyframe without decoding them.
+
+    Args:
+        path: a local file, or one that is open.
+        limits: what the video may ask for.
+
+    Raises:
+        MediaNotFoundError: there is no such regular, readable file.
+        NoVideoError: the file holds no video stream, or one without a picture.
+        DecodeError: the file is no video container that tellframe opens, or is encrypted.
+        LimitError: it is larger or longer than the limits.
+    """
+    with open_video_file(path) as file:
+        if file.size > limits.bytes:
+            raise LimitError(
+                f"{path}: {file.size} bytes, more than the limit of {limits.bytes}; see --max-bytes"
+            )
+        return _list_opened(file, limits)
+
+
+def _list_opened(path: VideoFile, limits: FileLimits) -> Listing:
+    with open_stream(path, limits) as (container, stream):
+        size, sha256 = _read_facts(path)
+        stamps, keyed, shown, broken = _list_packets(path, container, stream, limits.pictures)
+        if not len(shown):
+            raise NoVideoError(f"{path}: its video stream holds no picture; is the file complete?")
+        rate, unit = stream.average_rate or stream.guessed_rate or 25, stream.time_base or 0
+        times, packets, starts, stamped = _present(stamps, keyed, shown, float(unit), float(rate))
+        step = float(np.median(np.diff(times))) if len(times) > 1 else float(1 / rate)
+        duration = float(times[-1]) + step
+        if duration > limits.seconds:
+            raise LimitError(
+                f"{path}: lasts {duration:.0f} s, more than the limit of {limits.seconds:g}; split "
+                "it, or see --max-seconds"
+            )
+        codec = stream.codec_context
+        media = Media(
+            path=str(path),
+            bytes=size,
+            sha256=sha256,
+            container=container.format.name,
+            codec=codec.name,
+            width=codec.width,
+            height=codec.height,
+            rotation=0,
+            duration=duration,
+            num_frames=len(times),
+            frame_rate=len(times) / duration if len(times) > 1 and duration > 0 else 0.0,
+            partial=broken or _lacks_pictures(container, stream, len(stamps), duration, step),
+            num_declared=max(stream.frames, 0) or None,
+            num_packets=len(stamps),
+        )
+    # AVI stores no times of presentation; FFmpeg's guess is wrong where there are B-frames.
+    return Listing(media, times, packets, starts, stamped and media.container != "avi")
+
+
+def _read_facts(file: VideoFile) -> tuple[int, str]:
+    """Return size and SHA-256."""
+    try:
+        return file.size, file.hash()
+    except OSError as error:
+        reason = error.strerror or error
+        raise MediaNotFoundError(f"{file}: cannot be read ({reason}); check the disk") from error
+
+
+@contextmanager
+def open_stream(path: VideoFile, limits: FileLimits = FILE_LIMITS) -> Iterator[tuple[Any, Any]]:
+    """Open the best video stream of a file; yield (container, stream).
+
+    Raises:
+        DecodeError: the file is no video container that tellframe opens, or its codec is unknown.
+        NoVideoError: it holds no video stream.
+        LimitError: its pictures are larger than the limit.
+    """
+    try:
+        container = av.open(
+            Reader(path),
+            options={"max_pixels": str(limits.pixels)},
+            # No protocol at all: the bytes come from the reader, and nothing else is opened.
+            container_options={"protocol_whitelist": "none", "format_whitelist": DEMUXERS},
+            metadata_errors="replace",
+            buffer_size=BUFFER,
+        )
+    except Exception as error:
+        empty = not path.size
+        reason = getattr(error, "strerror", None) or error
+        why = "the file is empty" if empty else f"not a video that can be opened ({reason})"
+        raise DecodeError(f"{path}: {why}; convert it to MP4, MOV, MKV, WebM or AVI") from error
+    with container:
+        stream = container.streams.best("video")
+        if stream is None or stream.disposition & Disposition.attached_pic:
+            raise NoVideoError(f"{path}: holds no video stream (sound alone cannot be analysed)")
+        codec: Any = stream.codec_context
+        if codec is None:
+            raise DecodeError(f"{path}: its video codec is unknown; convert it to H.264 in MP4")
+        if codec.width * codec.height > limits.pixels:
+            raise LimitError(
+                f"{path}: pictures of {codec.width} x {codec.height} pixels, more than the limit "
+                f"of {limits.pixels}; scale the video down, or see --max-pixels"
+            )
+        codec.options = {"max_pixels": str(limits.pixels)}  # pictures may grow within a stream
+        if codec.name == "h264":  # it would guess how far pictures are reordered and lose some
+            codec.options["strict"] = "strict"
+        yield container, stream
+
+
+def _list_packets(
+    path: VideoFile, container: Any, stream: Any, limit: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64], bool]:
+    """Return what the packets say, in the order of the file.
+
+    Returns:
+        Time stamps (P,) in units of the time base, NaN where missing; whether decoding can begin
+        there (P,); the positions of those that edit lists do not cut away (F,); damage was met.
+    """
+    stamps, keyed, shown = array("d"), bytearray(), array("q")
+    broken, can_skip, tried, codec = False, True, False, stream.codec_context
+    codec.thread_count = 1
+    try:
+        for packet in container.demux(stream):
+            if not packet.size:
+                continue
+            if packet.has_sidedata("encryption_info"):  # what decodes of it by chance is noise
+                raise DecodeError(f"{path}: it is encrypted; give it decrypted")
+            if stamps and packet.is_keyframe and not tried:
+                # Where pictures are refreshed bit by bit, a keyframe alone does not give one.
+                tried = True
+                alone = decode_packet(codec, packet, Tally()) + decode_packet(codec, None, Tally())
+                can_skip = bool(alone)
+            if stamps and packet.has_sidedata("new_extradata"):
+                tried, can_skip = True, False  # who begins later would miss the new settings
+            if not packet.is_discard:
+                shown.append(len(stamps))
+            stamps.append(np.nan if packet.pts is None else packet.pts)
+            keyed.append(packet.is_keyframe and can_skip)
+            broken |= packet.is_corrupt
+            if len(stamps) > limit:
+                raise LimitError(
+                    f"{path}: more than {limit} pictures; split it, or see --max-pictures"
+                )
+    except DAMAGE:
+        broken = True  # what came before the damage is still worth a verdict
+    return np.array(stamps), np.array(keyed, dtype=np.bool_), np.array(shown, np.int64), broken
+
+
+def _present(
+    stamps: NDArray[np.float64],
+    keyed: NDArray[np.bool_],
+    shown: NDArray[np.int64],
+    unit: float,
+    rate: float,
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], bool]:
+    """Put pictures into presentation order; return the last four fields of `Listing`."""
+    keys = np.union1d(0, np.flatnonzero(keyed))
+    order = shown[np.argsort(stamps[shown], kind="stable")]
+    times = (stamps[order] - stamps[order[0]]) * unit
+    # Missing stamps are NaN, which no comparison holds for. Keyframes that step back in time
+    # belong to another recording that was joined on.
+    steps_good = bool((np.diff(times) <= MAX_GAP).all() and (np.diff(stamps[keys]) >= 0).all())
+    if not (steps_good and times[-1] > 0):
+        return np.arange(len(shown)) / rate, shown, np.zeros_like(shown), False
+    # The last keyframe that comes before a picture both in the file and in time: pictures shown
+    # before a keyframe but stored after it refer to the group before.
+    in_file = np.searchsorted(keys, order, side="right")
+    in_time = np.searchsorted(stamps[keys], stamps[order], side="right")
+    return times, order, keys[np.minimum(in_file, in_time).clip(1) - 1], True
+
+
+def _lacks_pictures(container: Any, stream: Any, num: int, duration: float, step: float) -> bool:
+    """Tell whether the header announces clearly more than the `num` packets of the file."""
+    of_stream = stream.duration and float(stream.duration * (stream.time_base or 0))
+    missing = (of_stream or (container.duration or 0) / av.time_base) - duration
+    if stream.frames:  # counts what edit lists cut away as well, hence the second condition
+        return bool(stream.frames > num + 2 and missing > 3 * step)
+    return bool(missing > 0.5 + 0.05 * duration)  # sound may last somewhat longer
+
+
+def decode_packet(codec: Any, packet: Any, tally: Tally) -> list[Any]:
+    """Decode one packet, or drain the decoder where it is None; damage costs this packet alone.
+
+    Args:
+        codec: a codec context of PyAV.
+        packet: one of its stream.
+        tally: counts it where the decoder refuses it.
+    """
+    try:
+        return list(codec.decode(packet))
+    except DAMAGE:
+        tally.errors += 1
+        return []

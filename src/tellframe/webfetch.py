@@ -1,0 +1,334 @@
+"""Fetch a video from a direct web link into a file.
+
+Redirects are followed by hand, each checked as in `tellframe.weblink`, and the connection goes to
+an address that was checked. Nothing of the environment is used or sent: no proxy, no cookies, no
+passwords of ~/.netrc; only certificates are looked up as OpenSSL does (SSL_CERT_FILE,
+SSL_CERT_DIR).
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO, Final
+from urllib.parse import SplitResult, quote, urljoin, urlunsplit
+
+from tellframe.errors import AddressError, FetchError, LimitError, NoVideoError
+from tellframe.weblink import Address, ascii_host, check_link, resolve_host, show_link
+
+MAX_REDIRECTS: Final = 5
+STALL_SECONDS: Final = 30.0
+"""How long a server may be silent."""
+_ADDRESSES_TRIED: Final = 3
+_CHUNK: Final = 1 << 18
+_TICK: Final = 0.1
+_HEAD: Final = 512
+"""Bytes by which a web page or a playlist is known."""
+_PAGES: Final = ("text/html", "application/xhtml+xml")
+_PLAYLISTS: Final = (
+    "application/vnd.apple.mpegurl",
+    "application/x-mpegurl",
+    "audio/mpegurl",
+    "audio/x-mpegurl",
+    "application/dash+xml",
+    "application/vnd.ms-sstr+xml",
+    "audio/x-scpls",
+    "application/xspf+xml",
+)
+_PAGE_MARKS: Final = (b"<!doctype html", b"<html", b"<head", b"<body")
+_PLAYLIST_MARKS: Final = (b"#extm3u", b"[playlist]", b"<mpd", b"<smoothstreamingmedia")
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLimits:
+    """What one link may cost."""
+
+    bytes: int = 64 * 2**30
+    """Size of the file."""
+    seconds: float = 1800.0
+    """Wall time of it all; to look up a name takes as long as the system lets it."""
+    allow_private: bool = False
+    """Whether addresses of this machine and of private networks are taken."""
+
+
+def _ignore(_done: int, _total: int) -> None:
+    """Tell nobody."""
+
+
+def fetch_link(
+    url: str,
+    file: IO[bytes],
+    limits: FetchLimits,
+    *,
+    progress: Callable[[int, int], None] = _ignore,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> None:
+    """Write the file behind a direct link into an open file, counting what comes.
+
+    Args:
+        url: of a video file; a page that shows one, or a playlist, is refused.
+        file: open for writing, at its start.
+        limits: what it may cost.
+        progress: told how many bytes have come, and how many there are (0: not known).
+        cancelled: asked ten times a second whether to stop.
+
+    Raises:
+        AddressError: it, or where it redirects to, must not be fetched.
+        FetchError: it cannot be fetched, or takes too long, or `cancelled` said to stop.
+        LimitError: it is too large.
+        NoVideoError: it is a web page or a playlist.
+        OSError: the file cannot be written.
+    """
+    shown, end = show_link(url), time.monotonic() + limits.seconds
+    for hop in range(MAX_REDIRECTS + 1):
+        try:
+            parts = check_link(url, allow_private=limits.allow_private)
+        except AddressError as error:
+            if hop:
+                raise type(error)(f"{shown}: redirects to {error}") from error
+            raise
+        with _Watch(end, cancelled) as watch, _explaining(shown, watch, limits):
+            answer = _ask(shown, parts, limits, watch)
+            if answer.status not in (301, 302, 303, 307, 308):
+                _take(shown, answer, file, limits, progress, watch)
+                return
+            url = _redirected(shown, url, answer)
+    raise FetchError(f"{shown}: redirects more than {MAX_REDIRECTS} times; give the final link")
+
+
+class _Watch:
+    """Cuts a connection when time is up, or when nobody wants the file any more.
+
+    A server that sends a byte now and then would keep every single read from ending in time.
+    """
+
+    def __init__(self, end: float, cancelled: Callable[[], bool]) -> None:
+        self._end, self._cancelled = end, cancelled
+        self._done = threading.Event()
+        self._socket: socket.socket | None = None
+        self._connection: http.client.HTTPConnection | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.reason = ""
+        """ "timeout" or "cancelled", where it was cut."""
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        if self._connection:
+            self._connection.close()
+        if self._socket:
+            self._socket.close()
+
+    def hold(self, connected: socket.socket) -> None:
+        """Watch a socket, instead of the one before; it is closed at the end."""
+        self._socket = connected
+
+    def keep(self, connection: http.client.HTTPConnection) -> None:
+        """Close a connection at the end."""
+        self._connection = connection
+
+    def left(self) -> float:
+        """Return the seconds that the next step may take.
+
+        Raises:
+            TimeoutError: none; or nobody wants the file any more.
+        """
+        left = self._end - time.monotonic()
+        if self._cancelled():
+            self.reason = "cancelled"
+        elif left <= 0:
+            self.reason = "timeout"
+        if self.reason:
+            raise TimeoutError(self.reason)
+        return min(left, STALL_SECONDS)
+
+    def _run(self) -> None:
+        while not self._done.wait(_TICK):
+            try:
+                self.left()
+            except TimeoutError:
+                if self._socket:
+                    with suppress(OSError):
+                        # Not that of SSLSocket, which would go on in the clear.
+                        socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+@contextmanager
+def _explaining(shown: str, watch: _Watch, limits: FetchLimits) -> Iterator[None]:
+    """Turn what a connection raises into errors that name the link."""
+    try:
+        yield
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(error, _WriteError):
+            raise error.cause from error
+        if watch.reason == "timeout":
+            raise FetchError(
+                f"{shown}: could not be fetched within {limits.seconds:g} s; allow more time, or "
+                "fetch the file yourself"
+            ) from error
+        if watch.reason:
+            raise FetchError(
+                f"{shown}: was not fetched, because nobody wants it any more"
+            ) from error
+        why = f"silent for {STALL_SECONDS:g} s" if isinstance(error, TimeoutError) else error
+        raise FetchError(
+            f"{shown}: cannot be fetched ({why or type(error).__name__}); check the link and the "
+            "connection"
+        ) from error
+
+
+class _WriteError(OSError):
+    """The file cannot be written, which is no fault of the server."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def _ask(
+    shown: str, parts: SplitResult, limits: FetchLimits, watch: _Watch
+) -> http.client.HTTPResponse:
+    """Send the request for a link to an address that was checked; return the answer."""
+    secure, host = parts.scheme == "https", ascii_host(parts)
+    port = parts.port or (443 if secure else 80)
+    connected = _connect(resolve_host(shown, host, port, limits.allow_private), port, watch)
+    watch.hold(connected)
+    if secure:
+        connected = ssl.create_default_context().wrap_socket(
+            connected, server_hostname=host, do_handshake_on_connect=False
+        )
+        watch.hold(connected)
+        connected.do_handshake()
+    connection = http.client.HTTPConnection(host, port)
+    watch.keep(connection)
+    connection.sock, connection.auto_open = connected, 0  # or it would look the name up again
+    name = f"[{host}]" if ":" in host else host
+    target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+    headers = {
+        "Host": f"{name}:{parts.port}" if parts.port else name,
+        "User-Agent": "tellframe",
+        "Accept": "*/*",
+        "Accept-Encoding": "identity",
+        "Connection": "close",
+    }
+    connection.request("GET", quote(target, safe="/%:=&?~+!$,;'@()*[]"), headers=headers)
+    return connection.getresponse()
+
+
+def _connect(addresses: list[Address], port: int, watch: _Watch) -> socket.socket:
+    """Return a connection to the first address that answers.
+
+    Raises:
+        OSError: none does.
+    """
+    trouble: OSError = OSError("the host has no address")
+    for address in addresses[:_ADDRESSES_TRIED]:
+        try:
+            connected = socket.create_connection((str(address), port), min(10.0, watch.left()))
+        except OSError as error:
+            trouble = error
+        else:
+            connected.settimeout(watch.left())
+            return connected
+    raise trouble
+
+
+def _redirected(shown: str, url: str, answer: http.client.HTTPResponse) -> str:
+    """Return where an answer leads to.
+
+    Raises:
+        AddressError: from https to http.
+        FetchError: nowhere.
+    """
+    place = answer.headers.get("Location", "")
+    if not place:
+        raise FetchError(f"{shown}: redirects, but does not say where to; give the final link")
+    target = urljoin(url, place)
+    if url.lower().startswith("https:") and not target.lower().startswith("https:"):
+        raise AddressError(
+            f"{shown}: redirects from https to {show_link(target)}, which anybody on the way could "
+            "change; give a link that stays with https"
+        )
+    return target
+
+
+def _take(
+    shown: str,
+    answer: http.client.HTTPResponse,
+    file: IO[bytes],
+    limits: FetchLimits,
+    progress: Callable[[int, int], None],
+    watch: _Watch,
+) -> None:
+    """Write the body of an answer into a file.
+
+    Raises:
+        FetchError: it is an error, or comes in pieces, compressed, or not as a whole.
+        LimitError: it is too large.
+        NoVideoError: it is a web page or a playlist.
+    """
+    if answer.status != 200:
+        raise FetchError(
+            f"{shown}: the server answers {answer.status} {answer.reason}; give a link that works "
+            "without signing in"
+        )
+    coding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("identity", ""):
+        raise FetchError(
+            f"{shown}: comes compressed ({coding[:40]}), which videos are not; give the direct link"
+        )
+    _check_kind(shown, answer.headers.get_content_type(), b"")
+    total = answer.length or 0  # http.client's reading of Content-Length; None where there is none
+    if total > limits.bytes:
+        raise _too_large(shown, limits)
+    done = 0
+    while chunk := answer.read1(_CHUNK):
+        if not done:
+            _check_kind(shown, "", chunk[:_HEAD])
+        done += len(chunk)
+        if done > limits.bytes:
+            raise _too_large(shown, limits)
+        watch.left()
+        try:
+            file.write(chunk)
+        except OSError as error:
+            raise _WriteError(error) from error
+        progress(done, total)
+    watch.left()
+    if total and done < total:
+        raise FetchError(f"{shown}: the connection broke after {done} of {total} bytes; try again")
+    try:
+        file.flush()
+    except OSError as error:
+        raise _WriteError(error) from error
+
+
+def _check_kind(shown: str, kind: str, head: bytes) -> None:
+    """Refuse what is known not to be a video file, by its type or by how it begins."""
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if kind in _PAGES or start.startswith(_PAGE_MARKS):
+        raise NoVideoError(f"{shown}: is a web page, not a video: give the direct link of the file")
+    if kind in _PLAYLISTS or (start.startswith((b"#", b"[", b"<")) and _names_playlist(start)):
+        raise NoVideoError(
+            f"{shown}: is a playlist, not a video: give the direct link of a video file"
+        )
+
+
+def _names_playlist(start: bytes) -> bool:
+    return any(mark in start for mark in _PLAYLIST_MARKS)
+
+
+def _too_large(shown: str, limits: FetchLimits) -> LimitError:
+    return LimitError(
+        f"{shown}: has more than {limits.bytes} bytes, the limit; cut the video, or allow more"
+    )
