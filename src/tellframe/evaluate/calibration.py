@@ -137,9 +137,9 @@ def choose_limits(
     """Choose the inconclusive zone so that few videos are called wrongly.
 
     The zone reaches from 0.5 upwards as far as needed for at most `false_alarm_rate` of the reals
-    to be called FAKE, and downwards for at most `miss_rate` of the fakes REAL. The limit lies half-way
-    between the highest real that must not be called FAKE and the next one that may be (or 1); so
-    below. What holds on these videos holds on others only as far as they are alike.
+    to be called FAKE, and downwards for at most `miss_rate` of the fakes REAL. The limit lies
+    half-way between the highest real that must not be called FAKE and the next one that may be (or
+    1); so below. What holds on these videos holds on others only as far as they are alike.
 
     Args:
         rows: those of `choose_rows`, with the probabilities of the new calibration.
