@@ -76,6 +76,18 @@ def letterboxed(share: float) -> Change:
     return change
 
 
+def barred(bars: int, share: float) -> Change:
+    """Return what hides a share of the picture behind upright grey bars, evenly spread."""
+
+    def change(image: Picture, _: np.random.Generator) -> Picture:
+        along = np.arange(image.shape[1]) * bars / image.shape[1] % 1
+        hidden = image.copy()
+        hidden[:, along < share] = 128
+        return hidden
+
+    return change
+
+
 WATERMARK: Final = "TELLFRAME  ROBUSTNESS"
 LINES: Final = 7
 """Lines of the watermark over the height of a picture: about two run across a face."""
@@ -134,6 +146,7 @@ CONDITIONS: Final = (
     Condition("brightened", "all values times 1.7, cut off at white", exposed(1.7)),
     Condition("noised", "Gaussian noise, sigma 12 of 255", noised(12.0)),
     Condition("letterboxed", "an eighth above and below made black", letterboxed(1 / 8)),
+    Condition("occluded", "a quarter hidden behind 12 upright grey bars", barred(12, 0.25)),
     Condition("watermarked", f"white text at {OPACITY:.0%} all over the picture", watermarked),
 )
 """Apart from compression itself all are encoded at CRF `CLEAN`; "re-encoded" shows what that costs

@@ -20,9 +20,9 @@ class NotInstalledError(Exception):
     """A package that is needed is not installed."""
 
 
-def read_project(path: Path = ROOT / "pyproject.toml") -> dict[str, Any]:
+def read_project() -> dict[str, Any]:
     """Return pyproject.toml."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def requirements_of(project: dict[str, Any], *, extra: str = "", group: str = "") -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
-from pathlib import Path
 
 from dependencies import ROOT, NotInstalledError, find_packages, read_project
 
@@ -41,9 +40,9 @@ def pins() -> str:
     return "\n".join([*lines, *(f"{name}=={d.version}" for name, d in packages.items())]) + "\n"
 
 
-def read_pins(path: Path = TARGET) -> dict[str, str]:
-    """Return the versions in constraints.txt by name."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+def read_pins(text: str) -> dict[str, str]:
+    """Return the versions by name that a content of constraints.txt pins."""
+    lines = text.splitlines()
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 
@@ -60,8 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.check:
         TARGET.write_text(text, encoding="utf-8")
         return 0
-    here = dict(line.split("==") for line in text.splitlines() if not line.startswith("#"))
-    pinned = read_pins()
+    here, pinned = read_pins(text), read_pins(TARGET.read_text(encoding="utf-8"))
     for name in sorted(here.keys() | pinned.keys()):
         if here.get(name) != pinned.get(name):
             print(f"{name}: pinned {pinned.get(name, 'not')}, here {here.get(name, 'not needed')}")

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from tellframe.cli import build_parser, run
-from tellframe.cli.detect import exit_status, find_videos
+from tellframe.cli.detect import Tally
+from tellframe.cli.sources import find_videos
 from tellframe.types import Label, Reason, Verdict
 
 VERBS = (
@@ -50,7 +51,10 @@ def test_help_shows_an_example(verb, capsys):
     ],
 )
 def test_exit_status(verdicts, fail_on_fake, status):
-    assert exit_status(verdicts, fail_on_fake=fail_on_fake) == status
+    tally = Tally()
+    for given in verdicts:
+        tally.add(given)
+    assert tally.status(fail_on_fake=fail_on_fake) == status
 
 
 def test_jsonl_has_one_row_for_every_input(samples, bad, tmp_path, capsys):

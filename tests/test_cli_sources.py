@@ -14,7 +14,8 @@ import pytest
 
 from s3_server import s3_server
 from tellframe.cli import run
-from tellframe.cli.sources import AHEAD, Lookout, Source, judge_sources
+from tellframe.cli.sources import AHEAD, Source, judge_sources
+from tellframe.cli.watch import Lookout
 from tellframe.errors import DecodeError, StoreError
 from tellframe.types import Label, Verdict
 from web_server import run_web_server
@@ -210,7 +211,7 @@ def test_other_settings_do_not_go_on(folder, tmp_path, capsys):
         (["--watch", "1", "--jsonl", "--csv", "x.csv"], "writes no --csv"),
         (["--watch", "-1", "--jsonl"], "above 0"),
         (["--watch", "nan", "--jsonl"], "above 0"),
-        (["--fetch-timeout", "-1"], "above 0"),
+        (["--fetch-timeout", "0"], "above 0"),
     ],
 )
 def test_usage_errors(options, message, capsys, monkeypatch, tmp_path):

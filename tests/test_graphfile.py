@@ -79,6 +79,7 @@ def test_external_data_is_refused_wherever_it_is(place, how):
     ("data", "words"),
     [
         (b"\x0b", "unknown type 3"),
+        (varint((7 << 3 | 2) + 2**32) + b"\0", "too large a number"),
         (b"\x3a\x05ab", "in the middle of a field"),
         (b"\x08", "in the middle of a number"),
         (b"\x08" + b"\xff" * 10, "more than ten bytes"),

@@ -348,8 +348,8 @@ def test_an_error_of_the_items_ends_the_workers():
         yield from ("hang", "hang")
         raise StoreError("the list ends here")
 
-    with pytest.raises(StoreError, match="the list ends here"):
-        run(act, items())
+    with pytest.raises(StoreError, match="the list ends here"):  # after the results before it
+        run(act, items(), limits=Limits(seconds=1, memory=2**30, attempts=1))
 
 
 def test_a_loop_left_early_ends_the_workers(others):

@@ -13,6 +13,7 @@ from tellframe.scoring import (
     fit_calibration,
     judge_person,
     judge_video,
+    level_scales,
     pool_frames,
 )
 from tellframe.types import Clip, FaceVerdict, Label, Reason
@@ -187,3 +188,26 @@ def test_calibration_is_balanced_and_finite():
     assert 0 < float(fitted.probability(-2.0)) < 0.1
     with pytest.raises(ValueError, match="real and fake"):
         fit_calibration(logits[:90], labels[:90], "made data")
+
+
+@given(
+    st.lists(st.tuples(st.floats(-20, 20), st.integers(0, 2)), min_size=1, max_size=30),
+)
+def test_levelling_scales_keeps_the_mean_and_the_order_within_a_scale(frames):
+    logits, scales = (np.array(column) for column in zip(*frames, strict=True))
+    levelled = level_scales(logits, scales)
+    assert levelled.mean() == pytest.approx(logits.mean(), abs=1e-9)
+    for scale in set(scales.tolist()):
+        own = scales == scale
+        np.testing.assert_allclose(np.diff(levelled[own]), np.diff(logits[own]), atol=1e-9)
+
+
+def test_moments_are_compared_with_those_of_their_scale():
+    # Every third frame is cut closer, which adds 3; the fifth is the one that stands out.
+    logits = np.tile([0.0, 0.0, 3.0], 4)
+    logits[4] += 2
+    verdict = judge_person(
+        clip(12, num_frames=12), logits, None, Calibration(), DECISION, num_scales=3
+    )
+    assert verdict.moments[4].probability == max(m.probability for m in verdict.moments)
+    assert verdict.probability == pytest.approx(Calibration().probability(logits.mean()))

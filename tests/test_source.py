@@ -15,7 +15,12 @@ confined: they were started by us. What a confined one says is never unpickled
 MODULES = frozenset({"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"})
 BUILTINS = frozenset({"eval", "exec", "compile", "__import__"})
 FOLDERS = ("src", "scripts", "fuzz", "benchmarks")
-FILES = sorted(path for folder in FOLDERS for path in ROOT.glob(f"{folder}/**/*.py"))
+FILES = sorted(
+    path
+    for folder in FOLDERS
+    for path in ROOT.glob(f"{folder}/**/*.py")
+    if "site-packages" not in path.parts  # of an environment that was made there
+)
 
 
 def faults(source: str) -> list[str]:

@@ -20,6 +20,7 @@ from dependencies import NotInstalledError, find_packages, read_project
 from list_licences import BEGIN, END, is_permissive, licence_of, list_packages, replace_section
 
 NOTICE = list_licences.TARGET.read_text(encoding="utf-8")
+PINS = lock.read_pins(lock.TARGET.read_text(encoding="utf-8"))
 
 
 def listed() -> dict[str, tuple[str, str]]:
@@ -45,17 +46,16 @@ def test_exceptions_are_for_extras_alone():
 
 
 def test_notice_names_the_versions_that_are_tested():
-    pins, known = lock.read_pins(), listed()
+    known = listed()
     assert len(known) > 50
-    assert {name: pins.get(name) for name in known} == {n: v for n, (v, _) in known.items()}
+    assert {name: PINS.get(name) for name in known} == {n: v for n, (v, _) in known.items()}
 
 
 def test_every_requirement_is_pinned_within_its_bounds():
-    pins = lock.read_pins()
     for text in lock.required():
         requirement = Requirement(text)
         if requirement.name != "tellframe":
-            version = pins[canonicalize_name(requirement.name)]
+            version = PINS[canonicalize_name(requirement.name)]
             assert requirement.specifier.contains(version), text
 
 

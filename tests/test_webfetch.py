@@ -279,7 +279,7 @@ def test_tls(secure, server, tmp_path, monkeypatch, at_home):
     with pytest.raises(FetchError, match="certificate"):
         fetch(f"https://other.test:{secure.server_port}/video/a.mp4", tmp_path)
     with pytest.raises(AddressError, match="from https to http://"):
-        fetch(f"{url}/to?{server.url}/video/a.mp4", tmp_path)
+        fetch(f" {url}/to?{server.url}/video/a.mp4", tmp_path)
     assert fetch(f"{server.url}/to?{url}/video/a.mp4", tmp_path) == BODY  # the safe way round
 
 

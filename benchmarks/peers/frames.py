@@ -1,4 +1,4 @@
-"""How both peers read a video: OpenCV, every picture grabbed, the wanted ones retrieved."""
+"""How both peers read a video: with OpenCV, every picture in turn."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 
 
-def read_evenly(path: Path, count: int) -> list[np.ndarray]:
+def read_evenly(path: Path, count: int, *, retrieve_all: bool) -> list[np.ndarray]:
     """Return so many pictures, spread evenly over a video.
 
     Args:
         path: the video.
         count: how many.
+        retrieve_all: whether every picture is converted to BGR, or the wanted ones alone; all are
+            decoded.
 
     Returns:
         Each (H, W, 3), RGB, uint8; fewer where the video ends early.
@@ -26,9 +28,9 @@ def read_evenly(path: Path, count: int) -> list[np.ndarray]:
         for number in range(total):
             if not capture.grab():
                 break
-            if number in wanted:
+            if retrieve_all or number in wanted:
                 read, picture = capture.retrieve()
-                if read:
+                if read and number in wanted:
                     pictures.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
     finally:
         capture.release()

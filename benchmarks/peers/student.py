@@ -59,7 +59,7 @@ class Pipeline:
     @torch.inference_mode()
     def judge(self, path: Path) -> dict[str, float]:
         """Judge a video; return what was seen, and a score."""
-        pictures = [_brighten(picture) for picture in read_evenly(path, FRAMES)]
+        pictures = [_brighten(picture) for picture in read_evenly(path, FRAMES, retrieve_all=True)]
         found = [faces for faces in self.detector(np.stack(pictures)) if faces is not None]
         people = max((len(faces) for faces in found), default=0)
         scores = []

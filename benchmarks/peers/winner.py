@@ -38,7 +38,7 @@ class Pipeline:
     @torch.inference_mode()
     def judge(self, path: Path) -> dict[str, float]:
         """Judge a video; return what was seen, and a score."""
-        pictures = read_evenly(path, FRAMES)
+        pictures = read_evenly(path, FRAMES, retrieve_all=False)
         crops = [crop for picture in pictures for crop in self._crop(picture)]
         scores = [
             torch.sigmoid(self.network(_to_tensor(crops[i : i + BATCH]))[:, 0])

@@ -11,12 +11,15 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Callable
 from typing import Final
 
 _HEADER: Final = struct.Struct("<Q?")
 _CHUNK: Final = 1 << 20
 _LONGEST: Final = 2e6
 """Upper limit of seconds to wait: poll(2) counts milliseconds in 32 bits."""
+TICK: Final = 0.1
+"""Seconds between two looks at whether an answer is still wanted."""
 
 
 class ParentEnd:
@@ -51,12 +54,15 @@ class ParentEnd:
         self._socket.sendall(header[1:])
         self._socket.sendall(data)
 
-    def receive(self, seconds: float, limit: int) -> bytearray:
+    def receive(
+        self, seconds: float, limit: int, tick: Callable[[], None] = lambda: None
+    ) -> bytearray:
         """Receive a message.
 
         Args:
             seconds: in which it must have come as a whole.
             limit: bytes of the longest that is taken.
+            tick: called at least every `TICK` seconds; what it raises is raised here.
 
         Raises:
             TimeoutError: it has not.
@@ -64,10 +70,10 @@ class ParentEnd:
             OSError: as `EOFError`; or the message is too long.
         """
         end = time.monotonic() + min(seconds, _LONGEST)
-        length, _ = _HEADER.unpack(self._read(_HEADER.size, end))
+        length, _ = _HEADER.unpack(self._read(_HEADER.size, end, tick))
         if length > limit:
             raise OSError(f"a message of {length} bytes, more than {limit}")
-        return self._read(length, end)
+        return self._read(length, end, tick)
 
     def is_readable(self) -> bool:
         """Tell whether there is something to read; the end of the worker is."""
@@ -79,15 +85,19 @@ class ParentEnd:
         """Close the socket, at which an idle worker ends."""
         self._socket.close()
 
-    def _read(self, count: int, end: float) -> bytearray:
+    def _read(self, count: int, end: float, tick: Callable[[], None]) -> bytearray:
         # Grows with what has come, not with what was announced.
         data = bytearray()
         while len(data) < count:
+            tick()
             left = end - time.monotonic()
             if left <= 0:
                 raise TimeoutError("the worker does not answer")
-            self._socket.settimeout(left)
-            part = self._socket.recv(min(count - len(data), _CHUNK))
+            self._socket.settimeout(min(left, TICK))
+            try:
+                part = self._socket.recv(min(count - len(data), _CHUNK))
+            except TimeoutError:
+                continue
             if not part:
                 raise EOFError("the worker has ended")
             data += part

@@ -219,6 +219,7 @@ class Detector:
                 self.bundle.calibration,
                 self.bundle.decision,
                 clip_logit=logit,
+                num_scales=len(self.recipe.crop_scales),
             )
             for clip, (logit, frame_logits, heat) in zip(
                 clips, self._network.score_people([c.pixels[c.valid] for c in clips]), strict=True

@@ -127,6 +127,8 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     position = 0
     while position < len(data):
         tag, position = _varint(data, position)
+        if tag >= 2**32:  # others drop the bits beyond, and would see another field than we do
+            raise ValueError("a field of too large a number")
         number, wire = tag >> 3, tag & 7
         value: int | memoryview = 0
         if wire == 0:

@@ -19,7 +19,7 @@ from tellframe.faces import FaceDetector, load_face_detector
 from tellframe.isolation import Crew, Failure, Job, Limits
 from tellframe.limits import FILE_LIMITS, FileLimits
 from tellframe.recipe import Recipe
-from tellframe.types import Clip, Sandbox
+from tellframe.types import Clip, Media, Sandbox
 from tellframe.videofile import VideoFile, open_video_file
 
 LIMITS: Final = Limits(seconds=300.0, attempts=1)
@@ -164,16 +164,31 @@ def _check(path: str, found: Extraction, recipe: Recipe) -> None:
     Raises:
         DecodeError: it was said.
     """
-    media = found.media
-    counts = (media.num_packets, media.num_declared or 0, media.decode_errors)
     good = (
-        media.path == path
-        and 0 <= media.num_decoded <= media.num_asked <= recipe.num_frames
-        and min(counts) >= 0
+        found.media.path == path
+        and counts_are_possible(found.media, recipe)
         and all(_is_possible(clip, number, recipe) for number, clip in enumerate(found.clips, 1))
     )
     if not good:
         raise DecodeError(f"{path}: its worker answers nonsense; the file is made to do harm")
+
+
+def counts_are_possible(media: Media, recipe: Recipe) -> bool:
+    """Tell whether an honest worker could have counted this in a file.
+
+    Args:
+        media: what it says of the file.
+        recipe: as applied.
+    """
+    counts = (
+        *(media.bytes, media.width, media.height, media.num_frames, media.num_packets),
+        *(media.num_declared or 0, media.decode_errors),
+    )
+    return (
+        0 <= media.num_decoded <= media.num_asked <= recipe.num_frames
+        and all(0 <= count < 2**63 for count in counts)
+        and min(media.duration, media.frame_rate) >= 0
+    )
 
 
 def _is_possible(clip: Clip, number: int, recipe: Recipe) -> bool:

@@ -21,7 +21,6 @@ from typing import Any, Final, Generic, TypeVar
 
 from tellframe.errors import TellframeError, WorkerError, error_named
 from tellframe.process import FAILURE, SUCCESS, WorkerProcess
-from tellframe.process import MAX_ANSWER as MAX_ANSWER
 from tellframe.types import Sandbox
 from tellframe.worker import Task
 
@@ -267,7 +266,7 @@ class Crew(Generic[Item, Result]):
                 return worker
             self._dismiss(worker)
             if reason == FAILURE:
-                raise value if isinstance(value, Exception) else _error_of(*value)
+                raise value if isinstance(value, Exception) else setup_error(*value)
         raise WorkerError(
             f"worker processes end before they begin ({reason}, exit status "
             f"{worker.process.returncode}); is memory short? Try fewer of them with "
@@ -281,7 +280,7 @@ class Crew(Generic[Item, Result]):
             worker.end()
 
 
-def _error_of(name: str, message: str) -> TellframeError:
-    """Return the error that a confined worker raised when it was set up, before any file."""
+def setup_error(name: str, message: str) -> TellframeError:
+    """Return the error that a confined worker raised when it was set up, before any item."""
     known = error_named(name, message, TellframeError)
     return known or WorkerError(f"a worker process cannot be set up ({name}: {message})")

@@ -126,7 +126,7 @@ def _list_opened(path: VideoFile, limits: FileLimits) -> Listing:
             bytes=size,
             sha256=sha256,
             container=container.format.name,
-            codec=codec.name,
+            codec=codec.codec.canonical_name,
             width=codec.width,
             height=codec.height,
             rotation=0,

@@ -8,12 +8,14 @@ import pickle
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from tellframe.channel import ParentEnd
 from tellframe.errors import WireError
 from tellframe.wire import unpack
-from tellframe.worker import RETURNED, Task
+from tellframe.worker import RETURNED, STEP, Progress, Task
 
 MAX_ANSWER: Final = 2**30
 """Bytes of the longest answer that is taken from a confined worker."""
@@ -21,9 +23,8 @@ SUCCESS: Final = "returned"
 FAILURE: Final = "raised"
 _BOOT: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "{first}from {module} import main; main(sys.argv[2:])"
+    "from tellframe.worker import main; main(sys.argv[2:])"
 )
-_RESTRICT: Final = "from tellframe.sandbox import restrict_start; restrict_start(); "
 _KEPT: Final = ("HOME", "LANG", "PATH", "TMPDIR", "TELLFRAME_CACHE", "TELLFRAME_YUNET")
 _KEPT_BEGINNINGS: Final = ("LC_", "LD_", "PYTHON", "XDG_")
 """What a confined worker inherits of the environment, which may hold passwords and tokens."""
@@ -38,37 +39,66 @@ class WorkerProcess:
 
     def __init__(self, task: Task) -> None:
         self._confined = task.confined
-        self.process, ours = start_process(
-            "tellframe.worker", str(int(self._confined)), confined=self._confined
-        )
-        self._channel = ParentEnd(ours)
         self._first: bytes | None = pickle.dumps(task)
+        ours, theirs = socket.socketpair()
+        with theirs:  # so that its end there is the last one, and it ends with the process
+            command = [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path)]
+            self.process = subprocess.Popen(
+                [*command, str(theirs.fileno()), str(os.getpid()), str(int(self._confined))],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=_environment(confined=self._confined),
+            )
+        self._channel = ParentEnd(ours)
 
     def ask(
-        self, seconds: float, kind: Any, item: Any = None, descriptor: int | None = None
+        self,
+        seconds: float,
+        kind: Any,
+        item: Any = None,
+        descriptor: int | None = None,
+        *,
+        progress: Progress = lambda *_: None,
+        tick: Callable[[], None] = lambda: None,
     ) -> tuple[str, Any]:
         """Send an item, or at first the task; return how that ended, and what it gave.
+
+        Args:
+            seconds: wall time for it.
+            kind: what a confined worker has to answer, as a type that `tellframe.wire` knows.
+            item: picklable.
+            descriptor: of a file that the worker gets as well.
+            progress: told how far it is, in this thread, where the task reports it.
+            tick: called ten times a second; what it raises is raised here.
 
         Returns:
             "returned" and the result; "raised" and an exception, or of a confined worker the name
             of its class and its text; "timeout" or "crash" and None.
         """
+        end = time.monotonic() + seconds
         try:
             data, self._first = self._first or pickle.dumps(item), None
             self._channel.send(data, descriptor, seconds)
-            answer = self._channel.receive(seconds, MAX_ANSWER if self._confined else 2**62)
-            returned, rest = answer[:1] == RETURNED, memoryview(answer)[1:]
+            while True:
+                sort, rest = self._receive(end - time.monotonic(), tick)
+                if sort != STEP:
+                    break
+                progress(*unpack(rest, tuple[str, int, int]))
             if not self._confined:
-                return (SUCCESS if returned else FAILURE), pickle.loads(rest)
-            return (
-                (SUCCESS, unpack(rest, kind))
-                if returned
-                else (FAILURE, unpack(rest, tuple[str, str]))
-            )
+                return (SUCCESS if sort == RETURNED else FAILURE), pickle.loads(rest)
+            if sort == RETURNED:
+                return SUCCESS, unpack(rest, kind)
+            return FAILURE, unpack(rest, tuple[str, str])
         except TimeoutError:
             return "timeout", None
         except (EOFError, OSError, WireError):  # one that talks nonsense is as good as dead
             return "crash", None
+
+    def _receive(self, seconds: float, tick: Callable[[], None]) -> tuple[bytes, memoryview]:
+        """Return the first byte of a message, which says of what sort it is, and the others."""
+        message = self._channel.receive(seconds, MAX_ANSWER if self._confined else 2**62, tick)
+        return bytes(message[:1]), memoryview(message)[1:]
 
     def is_lost(self) -> bool:
         """Tell whether an idle worker has ended: it has nothing to say, so that is what is read."""
@@ -81,33 +111,7 @@ class WorkerProcess:
         self._channel.close()
 
 
-def start_process(
-    module: str, *arguments: str, confined: bool, restrict: bool = False
-) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start a worker process; return it, and our end of the channel to it.
-
-    Args:
-        module: its `main` is called with the number of the descriptor of its end, the id of this
-            process, and the arguments.
-        arguments: more of them.
-        confined: whether it may not know the secrets of the environment.
-        restrict: whether it gives up rights before the module is imported.
-    """
-    ours, theirs = socket.socketpair()
-    boot = _BOOT.format(first=_RESTRICT if restrict else "", module=module)
-    command = [sys.executable, "-P", "-c", boot, json.dumps(sys.path)]
-    process = subprocess.Popen(
-        [*command, str(theirs.fileno()), str(os.getpid()), *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        pass_fds=[theirs.fileno()],
-        env=worker_environment(confined=confined),
-    )
-    theirs.close()  # so that its end there is the last one, and it ends with the process
-    return process, ours
-
-
-def worker_environment(*, confined: bool) -> dict[str, str]:
+def _environment(*, confined: bool) -> dict[str, str]:
     """Return the environment that a worker is started with."""
     kept = {
         name: value

@@ -105,6 +105,7 @@ def judge_person(
     decision: Decision,
     *,
     clip_logit: float | None = None,
+    num_scales: int = 1,
 ) -> FaceVerdict:
     """Judge one person.
 
@@ -115,6 +116,7 @@ def judge_person(
         calibration: from logit to probability.
         decision: from probability to label.
         clip_logit: of a model that judges the clip as a whole; the frames are pooled where None.
+        num_scales: of the crops, at which the frames take turns.
     """
     times, boxes = clip.times[clip.valid], clip.boxes[clip.valid]
     if not len(times):
@@ -124,9 +126,10 @@ def judge_person(
     pooled = pool_frames(logits) if clip_logit is None else clip_logit
     probability = float(calibration.probability(pooled))
     label, reasons = _decide_person(clip, probability, decision)
+    levelled = level_scales(logits, np.flatnonzero(clip.valid) % num_scales)
     moments = tuple(
         Moment(float(t), float(p), (float(b[0]), float(b[1]), float(b[2]), float(b[3])))
-        for t, p, b in zip(times, calibration.probability(logits), boxes, strict=True)
+        for t, p, b in zip(times, calibration.probability(levelled), boxes, strict=True)
     )
     return FaceVerdict(
         person=clip.person,
@@ -140,6 +143,28 @@ def judge_person(
         moments=moments,
         evidence=None if heat is None else Evidence(clip.pixels[clip.valid], heat),
     )
+
+
+def level_scales(logits: NDArray[np.floating], scales: NDArray[np.int64]) -> NDArray[np.floating]:
+    """Take out what the scale of the crop adds to all frames of one person that are cut at it.
+
+    Without it, the most suspicious moments would be those at which the crop was cut so. The offset
+    of a scale is that of its frames' mean, shrunk by n / (n + 1) for n frames, of which few tell
+    little.
+
+    Args:
+        logits: shape (N,).
+        scales: shape (N,), the number of each frame's scale.
+
+    Returns:
+        Shape (N,), with the same mean.
+    """
+    levelled = np.array(logits, dtype=np.float64)
+    mean = levelled.mean()
+    for scale in np.unique(scales):
+        own = scales == scale
+        levelled[own] -= (levelled[own] - mean).sum() / (own.sum() + 1)
+    return levelled + (mean - levelled.mean())
 
 
 def _decide_person(

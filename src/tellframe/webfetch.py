@@ -13,11 +13,11 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Final
-from urllib.parse import SplitResult, quote, urljoin, urlunsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from tellframe.errors import AddressError, FetchError, LimitError, NoVideoError
 from tellframe.weblink import Address, ascii_host, check_link, resolve_host, show_link
@@ -25,6 +25,8 @@ from tellframe.weblink import Address, ascii_host, check_link, resolve_host, sho
 MAX_REDIRECTS: Final = 5
 STALL_SECONDS: Final = 30.0
 """How long a server may be silent."""
+CONNECT_SECONDS: Final = 10.0
+"""How long one address of a host may take to accept a connection."""
 _ADDRESSES_TRIED: Final = 3
 _CHUNK: Final = 1 << 18
 _TICK: Final = 0.1
@@ -57,16 +59,12 @@ class FetchLimits:
     """Whether addresses of this machine and of private networks are taken."""
 
 
-def _ignore(_done: int, _total: int) -> None:
-    """Tell nobody."""
-
-
 def fetch_link(
     url: str,
     file: IO[bytes],
     limits: FetchLimits,
     *,
-    progress: Callable[[int, int], None] = _ignore,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
     """Write the file behind a direct link into an open file, counting what comes.
@@ -85,6 +83,20 @@ def fetch_link(
         NoVideoError: it is a web page or a playlist.
         OSError: the file cannot be written.
     """
+    done = 0
+    # Written here, outside of what explains the errors of a connection.
+    with closing(_read_link(url, limits, cancelled)) as chunks:
+        for chunk, total in chunks:
+            file.write(chunk)
+            done += len(chunk)
+            progress(done, total)
+    file.flush()
+
+
+def _read_link(
+    url: str, limits: FetchLimits, cancelled: Callable[[], bool]
+) -> Generator[tuple[bytes, int], None, None]:
+    """Yield what is behind a link, piece by piece, each with the size of it all (0: not known)."""
     shown, end = show_link(url), time.monotonic() + limits.seconds
     for hop in range(MAX_REDIRECTS + 1):
         try:
@@ -93,12 +105,15 @@ def fetch_link(
             if hop:
                 raise type(error)(f"{shown}: redirects to {error}") from error
             raise
-        with _Watch(end, cancelled) as watch, _explaining(shown, watch, limits):
-            answer = _ask(shown, parts, limits, watch)
+        with (
+            _Watch(end, cancelled) as watch,
+            _explaining(shown, watch, limits),
+            _ask(shown, parts, limits, watch) as answer,
+        ):
             if answer.status not in (301, 302, 303, 307, 308):
-                _take(shown, answer, file, limits, progress, watch)
+                yield from _read_body(shown, answer, limits, watch)
                 return
-            url = _redirected(shown, url, answer)
+            url = _redirected(shown, parts, answer)
     raise FetchError(f"{shown}: redirects more than {MAX_REDIRECTS} times; give the final link")
 
 
@@ -112,7 +127,6 @@ class _Watch:
         self._end, self._cancelled = end, cancelled
         self._done = threading.Event()
         self._socket: socket.socket | None = None
-        self._connection: http.client.HTTPConnection | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.reason = ""
         """ "timeout" or "cancelled", where it was cut."""
@@ -124,8 +138,6 @@ class _Watch:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
-        if self._connection:
-            self._connection.close()
         if self._socket:
             self._socket.close()
 
@@ -133,12 +145,8 @@ class _Watch:
         """Watch a socket, instead of the one before; it is closed at the end."""
         self._socket = connected
 
-    def keep(self, connection: http.client.HTTPConnection) -> None:
-        """Close a connection at the end."""
-        self._connection = connection
-
     def left(self) -> float:
-        """Return the seconds that the next step may take.
+        """Return the seconds that are left.
 
         Raises:
             TimeoutError: none; or nobody wants the file any more.
@@ -150,7 +158,7 @@ class _Watch:
             self.reason = "timeout"
         if self.reason:
             raise TimeoutError(self.reason)
-        return min(left, STALL_SECONDS)
+        return left
 
     def _run(self) -> None:
         while not self._done.wait(_TICK):
@@ -169,8 +177,6 @@ def _explaining(shown: str, watch: _Watch, limits: FetchLimits) -> Iterator[None
     try:
         yield
     except (OSError, ValueError, http.client.HTTPException) as error:
-        if isinstance(error, _WriteError):
-            raise error.cause from error
         if watch.reason == "timeout":
             raise FetchError(
                 f"{shown}: could not be fetched within {limits.seconds:g} s; allow more time, or "
@@ -187,14 +193,6 @@ def _explaining(shown: str, watch: _Watch, limits: FetchLimits) -> Iterator[None
         ) from error
 
 
-class _WriteError(OSError):
-    """The file cannot be written, which is no fault of the server."""
-
-    def __init__(self, cause: OSError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
 def _ask(
     shown: str, parts: SplitResult, limits: FetchLimits, watch: _Watch
 ) -> http.client.HTTPResponse:
@@ -202,7 +200,6 @@ def _ask(
     secure, host = parts.scheme == "https", ascii_host(parts)
     port = parts.port or (443 if secure else 80)
     connected = _connect(resolve_host(shown, host, port, limits.allow_private), port, watch)
-    watch.hold(connected)
     if secure:
         connected = ssl.create_default_context().wrap_socket(
             connected, server_hostname=host, do_handshake_on_connect=False
@@ -210,10 +207,9 @@ def _ask(
         watch.hold(connected)
         connected.do_handshake()
     connection = http.client.HTTPConnection(host, port)
-    watch.keep(connection)
     connection.sock, connection.auto_open = connected, 0  # or it would look the name up again
     name = f"[{host}]" if ":" in host else host
-    target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     headers = {
         "Host": f"{name}:{parts.port}" if parts.port else name,
         "User-Agent": "tellframe",
@@ -226,24 +222,29 @@ def _ask(
 
 
 def _connect(addresses: list[Address], port: int, watch: _Watch) -> socket.socket:
-    """Return a connection to the first address that answers.
+    """Return a connection to the first address that answers, watched.
 
     Raises:
         OSError: none does.
     """
     trouble: OSError = OSError("the host has no address")
     for address in addresses[:_ADDRESSES_TRIED]:
+        seconds = min(CONNECT_SECONDS, watch.left())
         try:
-            connected = socket.create_connection((str(address), port), min(10.0, watch.left()))
+            connected = socket.create_connection((str(address), port), seconds)
+        except TimeoutError:
+            trouble = OSError(f"no connection within {seconds:.1f} s")
         except OSError as error:
             trouble = error
         else:
-            connected.settimeout(watch.left())
+            watch.hold(connected)
+            connected.settimeout(STALL_SECONDS)
             return connected
+    watch.left()  # what ended the last try may have been the end of all time
     raise trouble
 
 
-def _redirected(shown: str, url: str, answer: http.client.HTTPResponse) -> str:
+def _redirected(shown: str, parts: SplitResult, answer: http.client.HTTPResponse) -> str:
     """Return where an answer leads to.
 
     Raises:
@@ -253,8 +254,8 @@ def _redirected(shown: str, url: str, answer: http.client.HTTPResponse) -> str:
     place = answer.headers.get("Location", "")
     if not place:
         raise FetchError(f"{shown}: redirects, but does not say where to; give the final link")
-    target = urljoin(url, place)
-    if url.lower().startswith("https:") and not target.lower().startswith("https:"):
+    target = urljoin(parts.geturl(), place)
+    if parts.scheme == "https" and urlsplit(target).scheme != "https":
         raise AddressError(
             f"{shown}: redirects from https to {show_link(target)}, which anybody on the way could "
             "change; give a link that stays with https"
@@ -262,15 +263,10 @@ def _redirected(shown: str, url: str, answer: http.client.HTTPResponse) -> str:
     return target
 
 
-def _take(
-    shown: str,
-    answer: http.client.HTTPResponse,
-    file: IO[bytes],
-    limits: FetchLimits,
-    progress: Callable[[int, int], None],
-    watch: _Watch,
-) -> None:
-    """Write the body of an answer into a file.
+def _read_body(
+    shown: str, answer: http.client.HTTPResponse, limits: FetchLimits, watch: _Watch
+) -> Iterator[tuple[bytes, int]]:
+    """Yield the body of an answer as `_read_link` does.
 
     Raises:
         FetchError: it is an error, or comes in pieces, compressed, or not as a whole.
@@ -279,38 +275,31 @@ def _take(
     """
     if answer.status != 200:
         raise FetchError(
-            f"{shown}: the server answers {answer.status} {answer.reason}; give a link that works "
-            "without signing in"
+            f"{shown}: the server answers {answer.status} {answer.reason:.80}; give a link that "
+            "works without signing in"
         )
     coding = answer.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in ("identity", ""):
         raise FetchError(
-            f"{shown}: comes compressed ({coding[:40]}), which videos are not; give the direct link"
+            f"{shown}: comes compressed ({coding:.40}), which videos are not; give the direct link"
         )
     _check_kind(shown, answer.headers.get_content_type(), b"")
     total = answer.length or 0  # http.client's reading of Content-Length; None where there is none
-    if total > limits.bytes:
-        raise _too_large(shown, limits)
     done = 0
     while chunk := answer.read1(_CHUNK):
         if not done:
             _check_kind(shown, "", chunk[:_HEAD])
         done += len(chunk)
-        if done > limits.bytes:
-            raise _too_large(shown, limits)
+        if max(done, total) > limits.bytes:
+            raise LimitError(
+                f"{shown}: has more than {limits.bytes} bytes, the limit; cut the video, or allow "
+                "more"
+            )
         watch.left()
-        try:
-            file.write(chunk)
-        except OSError as error:
-            raise _WriteError(error) from error
-        progress(done, total)
+        yield chunk, total
     watch.left()
-    if total and done < total:
+    if done < total:
         raise FetchError(f"{shown}: the connection broke after {done} of {total} bytes; try again")
-    try:
-        file.flush()
-    except OSError as error:
-        raise _WriteError(error) from error
 
 
 def _check_kind(shown: str, kind: str, head: bytes) -> None:
@@ -318,17 +307,8 @@ def _check_kind(shown: str, kind: str, head: bytes) -> None:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if kind in _PAGES or start.startswith(_PAGE_MARKS):
         raise NoVideoError(f"{shown}: is a web page, not a video: give the direct link of the file")
-    if kind in _PLAYLISTS or (start.startswith((b"#", b"[", b"<")) and _names_playlist(start)):
+    listed = start.startswith((b"#", b"[", b"<")) and any(mark in start for mark in _PLAYLIST_MARKS)
+    if kind in _PLAYLISTS or listed:
         raise NoVideoError(
             f"{shown}: is a playlist, not a video: give the direct link of a video file"
         )
-
-
-def _names_playlist(start: bytes) -> bool:
-    return any(mark in start for mark in _PLAYLIST_MARKS)
-
-
-def _too_large(shown: str, limits: FetchLimits) -> LimitError:
-    return LimitError(
-        f"{shown}: has more than {limits.bytes} bytes, the limit; cut the video, or allow more"
-    )

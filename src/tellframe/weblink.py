@@ -49,9 +49,8 @@ def show_link(url: str) -> str:
     place = parts.netloc.rpartition("@")[2]
     shown = urlunsplit((parts.scheme, place, parts.path, "", ""))
     if parts.query:
-        shown += (
-            f"?[query {hashlib.sha256(parts.query.encode('utf-8', 'replace')).hexdigest()[:8]}]"
-        )
+        digest = hashlib.sha256(parts.query.encode("utf-8", "replace")).hexdigest()
+        shown += f"?[query {digest[:8]}]"
     return shown.encode("utf-8", "replace").decode()  # a lone surrogate cannot be written
 
 
@@ -70,8 +69,9 @@ def check_link(url: str, *, allow_private: bool = False) -> SplitResult:
     """
     shown = show_link(url)
     try:
+        url.encode()
         parts = urlsplit(url.strip())
-        host, _, _ = ascii_host(parts), parts.port, url.encode()
+        host, _port = ascii_host(parts), parts.port  # which is looked at when it is asked for
     except ValueError as error:  # UnicodeError is one
         raise AddressError(f"{shown}: is no web address ({error}); check the link") from error
     if parts.scheme not in ("http", "https") or not host:

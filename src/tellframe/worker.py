@@ -16,7 +16,10 @@ from tellframe.wire import pack
 
 RETURNED: Final = b"+"
 RAISED: Final = b"-"
-"""First byte of an answer."""
+STEP: Final = b"~"
+"""First byte of a message to the parent: of an answer, or of how far it is."""
+Progress = Callable[[str, int, int], None]
+"""Called with the stage, how many steps of it are done, and how many there are (0: not known)."""
 _LONGEST_TEXT: Final = 4000
 """Characters of a message that are passed on."""
 
@@ -26,7 +29,8 @@ class Task:
     """What a worker is for."""
 
     function: Callable[..., Any]
-    """Takes what `setup` returned and an item, and the descriptor that came with it, if any."""
+    """Takes what `setup` returned and an item, the descriptor that came with it, if any, and where
+    it reports a `Progress`."""
     setup: Callable[..., Any]
     arguments: tuple[Any, ...]
     memory: int
@@ -35,6 +39,8 @@ class Task:
     """Seconds of all processors together for one item."""
     confined: bool
     """Whether the worker gives up its rights, and answers in plain bytes instead of pickles."""
+    reports: bool = False
+    """Whether the function says how far it is."""
 
 
 def main(arguments: list[str]) -> None:
@@ -84,14 +90,18 @@ def serve(channel: WorkerEnd) -> None:
         channel.send(RETURNED, nothing)
         channel.receive()
         limit_processor(task.processor)
-        given = (pickle.loads(data),) if descriptor is None else (pickle.loads(data), descriptor)
+        given = [pickle.loads(data)]
+        if descriptor is not None:
+            given.append(descriptor)
+        if task.reports:
+            given.append(lambda *step: channel.send(STEP, pack(step)))
         answer = _answer(task, context, given)
         if descriptor is not None:
             os.close(descriptor)
         channel.send(*answer)
 
 
-def _answer(task: Task, context: Any, given: tuple[Any, ...]) -> tuple[bytes, bytes]:
+def _answer(task: Task, context: Any, given: list[Any]) -> tuple[bytes, bytes]:
     """Do an item; too little memory for the answer ends the worker."""
     try:
         result = task.function(context, *given)

@@ -72,6 +72,14 @@ def test_a_letterbox_hides_an_eighth_on_either_side():
     assert [int(boxed[y].max()) for y in (7, 8, 55, 56)] == [0, 200, 200, 0]
 
 
+def test_bars_hide_a_quarter():
+    image = np.full((40, 240, 3), 200, np.uint8)
+    hidden = BY_NAME["occluded"].change(image, np.random.default_rng(0))
+    assert (hidden == 128).mean() == pytest.approx(0.25, abs=0.01)
+    assert (image == 200).all()
+    assert hidden[0, :21, 0].tolist() == [128] * 5 + [200] * 15 + [128]
+
+
 def test_a_watermark_only_brightens():
     image = np.full((120, 200, 3), 50, np.uint8)
     marked = BY_NAME["watermarked"].change(image, np.random.default_rng(0)).astype(int)

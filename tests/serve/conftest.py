@@ -29,6 +29,13 @@ class Answer(NamedTuple):
     def json(self) -> Any:
         return json.loads(self.body)
 
+    @property
+    def problem(self) -> tuple[int, str]:
+        """Status and code of an answer that has to be problem details."""
+        assert self.headers["Content-Type"] == "application/problem+json"
+        assert self.json["status"] == self.status
+        return self.status, self.json["code"]
+
 
 class Server:
     """`tellframe serve` at a free port."""
@@ -49,7 +56,7 @@ class Server:
                 stderr=log,
                 env={**os.environ, **self.environment},
             )
-        self._wait_for(lambda: b"http://" in self.log.read_bytes()[start:])
+        self.wait_for(lambda: b"http://" in self.log.read_bytes()[start:])
         line = self.log.read_bytes()[start:].split(b"http://")[1]
         self.port = int(line.split(b"/")[0].rsplit(b":", 1)[1])
 
@@ -58,10 +65,10 @@ class Server:
         return f"http://127.0.0.1:{self.port}/"
 
     def wait_ready(self) -> Server:
-        self._wait_for(lambda: self.ask("GET", "/readyz").status == 200)
+        self.wait_for(lambda: self.ask("GET", "/readyz").status == 200)
         return self
 
-    def _wait_for(self, condition: Callable[[], bool], seconds: float = READY_SECONDS) -> None:
+    def wait_for(self, condition: Callable[[], bool], seconds: float = READY_SECONDS) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, self.log.read_text()
@@ -93,7 +100,7 @@ class Server:
             job = self.get(f"/v1/jobs/{job_id}").json
             return job["state"] in (states or ("done", "failed"))
 
-        self._wait_for(has_come, seconds)
+        self.wait_for(has_come, seconds)
         return job
 
     def workers(self) -> list[int]:
@@ -152,3 +159,13 @@ def clips() -> dict[str, bytes]:
 def variant(clips: dict[str, bytes]) -> Callable[[int], bytes]:
     """Return what makes a clip of other bytes and the same pictures, by a number."""
     return lambda number: clips["real"] + struct.pack(">I4sQ", 16, b"free", number)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Yield a file system of 80 MiB, of which uploads may fill 16."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)

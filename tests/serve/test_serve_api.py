@@ -24,12 +24,6 @@ def done(server, clips):
     return server.wait(answer.json["id"])
 
 
-def code(answer):
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json["status"] == answer.status
-    return answer.status, answer.json["code"]
-
-
 def test_a_verdict_is_that_of_detect(server, samples, done):
     assert done["state"] == "done"
     answer = server.get(done["links"]["json"])
@@ -94,7 +88,7 @@ def test_a_form_does_as_well_and_the_same_bytes_are_done_at_once(server, clips, 
     assert (answer.json["name"], answer.json["label"]) == ("copy.mp4", "FAKE")
     # A job of its own: to delete it takes nothing from the other.
     assert server.ask("DELETE", answer.headers["Location"]).status == 204
-    assert code(server.get(answer.headers["Location"])) == (404, "not_found")
+    assert server.get(answer.headers["Location"]).problem == (404, "not_found")
     assert server.get(done["links"]["report"]).status == 200
 
 
@@ -131,7 +125,7 @@ def test_what_cannot_be_decoded_fails_with_the_reason(server, clips):
     assert "convert it" in job["problem"]["detail"]
     assert job["id"] not in job["problem"]["detail"]
     for name in ("report", "json", "moments"):
-        assert code(server.get(job["links"][name])) == (422, "undecodable")
+        assert server.get(job["links"][name]).problem == (422, "undecodable")
 
 
 def test_a_video_without_a_face_says_what_would_help(server, make_video, tmp_path):
@@ -143,14 +137,14 @@ def test_a_video_without_a_face_says_what_would_help(server, make_video, tmp_pat
 
 
 def test_problems(server):
-    assert code(server.post(b"Dear Sir")) == (415, "not_a_video")
-    assert code(server.post(b"")) == (415, "not_a_video")
-    assert code(server.get("/v1/jobs/" + "0" * 32)) == (404, "not_found")
-    assert code(server.get("/v1/jobs/none")) == (400, "invalid_request")
-    assert code(server.get("/v1/jobs?limit=0")) == (400, "invalid_request")
-    assert code(server.get("/no/such/page")) == (404, "not_found")
+    assert server.post(b"Dear Sir").problem == (415, "not_a_video")
+    assert server.post(b"").problem == (415, "not_a_video")
+    assert server.get("/v1/jobs/" + "0" * 32).problem == (404, "not_found")
+    assert server.get("/v1/jobs/none").problem == (400, "invalid_request")
+    assert server.get("/v1/jobs?limit=0").problem == (400, "invalid_request")
+    assert server.get("/no/such/page").problem == (404, "not_found")
     answer = server.ask("PATCH", "/v1/jobs/" + "0" * 32)
-    assert code(answer) == (405, "method_not_allowed")
+    assert answer.problem == (405, "method_not_allowed")
     assert answer.headers["Allow"] == "DELETE, GET"
 
 
@@ -174,7 +168,7 @@ def test_what_is_not_announced_is_counted_while_it_streams(server, clips):
 
 def test_a_large_upload_is_too_large(server, clips):
     answer = server.post(clips["fake"] + bytes(2 * 2**20))
-    assert code(answer) == (413, "too_large")
+    assert answer.problem == (413, "too_large")
     assert "2 MiB" in answer.json["detail"]
 
 
@@ -200,10 +194,10 @@ def test_headers_keep_the_page_to_itself(server):
 
 
 def test_other_names_and_other_sites_are_refused(server, clips):
-    assert code(server.get("/v1/jobs", Host="evil.example")) == (421, "unknown_host")
+    assert server.get("/v1/jobs", Host="evil.example").problem == (421, "unknown_host")
     assert server.get("/v1/jobs", Host=f"localhost:{server.port}").status == 200
     answer = server.post(clips["fake"], Sec_Fetch_Site="cross-site")
-    assert code(answer) == (403, "foreign_site")
+    assert answer.problem == (403, "foreign_site")
 
 
 @pytest.fixture(scope="module")
@@ -224,13 +218,13 @@ ALICE, BOB = bearer("alice-alice-alice-1"), bearer("bob-bob-bob-bob-2")
 def test_tokens_are_needed_and_keep_jobs_apart(guarded, clips):
     for path in ("/v1/jobs", "/v1/models", "/metrics"):
         answer = guarded.get(path)
-        assert code(answer) == (401, "unauthorized")
+        assert answer.problem == (401, "unauthorized")
         assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert guarded.get("/readyz").status == guarded.get("/").status == 200
-    assert code(guarded.post(clips["fake"], **bearer("wrong"))) == (401, "unauthorized")
+    assert guarded.post(clips["fake"], **bearer("wrong")).problem == (401, "unauthorized")
     job = guarded.post(clips["fake"], **ALICE).json
     assert guarded.get(f"/v1/jobs/{job['id']}", **ALICE).status == 200
-    assert code(guarded.get(f"/v1/jobs/{job['id']}", **BOB)) == (404, "not_found")
+    assert guarded.get(f"/v1/jobs/{job['id']}", **BOB).problem == (404, "not_found")
     assert guarded.get("/v1/jobs", **BOB).json == {"jobs": []}
     guarded.get(job["links"]["events"].removeprefix("/tools"), **ALICE)
 
@@ -260,20 +254,20 @@ def test_a_full_queue_says_when_to_come_back(guarded, variant):
     frozen = guarded.freeze_workers()
     try:
         running = guarded.post(variant(1), **ALICE).json
-        guarded._wait_for(
+        guarded.wait_for(
             lambda: guarded.get(f"/v1/jobs/{running['id']}", **ALICE).json["state"] == "running"
         )
         waiting = guarded.post(variant(2), **BOB).json
         assert (waiting["state"], waiting["position"]) == ("queued", 1)
         refused = guarded.post(variant(3), **ALICE)
-        assert code(refused) == (429, "queue_full")
+        assert refused.problem == (429, "queue_full")
         assert 1 <= int(refused.headers["Retry-After"]) <= 300
         assert guarded.ask("DELETE", f"/v1/jobs/{waiting['id']}", **BOB).status == 204
         again = guarded.post(variant(3), **ALICE)
         assert again.status == 202
         for job in (running, again.json):  # one that runs, one that waits
             assert guarded.ask("DELETE", f"/v1/jobs/{job['id']}", **ALICE).status == 204
-        guarded._wait_for(lambda: set(guarded.workers()) - set(frozen) and not guarded.uploads())
+        guarded.wait_for(lambda: set(guarded.workers()) - set(frozen) and not guarded.uploads())
     finally:
         for pid in frozen:
             with suppress(ProcessLookupError):

@@ -37,12 +37,12 @@ def test_results_and_uploads_go_when_they_are_old(run_server, clips, variant):
             for body in (variant(2), clips["real"][:1000])]  # fmt: skip
     ended = time.monotonic()
     assert [job["state"] for job in jobs] == ["done", "failed"]
-    server._wait_for(lambda: get_states(server, jobs) == [404, 404], 30)
+    server.wait_for(lambda: get_states(server, jobs) == [404, 404], 30)
     assert time.monotonic() - ended > 3.5
     for path in ("report", "json", "moments", "events"):
         assert server.get(jobs[0]["links"][path]).status == 404
     assert server.get("/v1/jobs").json == {"jobs": []}
-    server._wait_for(lambda: server.uploads() == [])
+    server.wait_for(lambda: server.uploads() == [])
     # The result is forgotten as well: the same bytes are analysed anew.
     assert server.post(variant(2)).json["state"] != "done"
     server.end()
@@ -51,11 +51,11 @@ def test_results_and_uploads_go_when_they_are_old(run_server, clips, variant):
 def test_the_oldest_results_go_when_there_are_too_many(run_server, variant):
     server = run_server("--keep-uploads", "--keep-mib", "1").wait_ready()
     jobs = [server.wait(server.post(variant(number)).json["id"]) for number in range(10, 18)]
-    server._wait_for(lambda: get_states(server, jobs)[0] == 404, 30)
+    server.wait_for(lambda: get_states(server, jobs)[0] == 404, 30)
     states = get_states(server, jobs)
     assert states == sorted(states, reverse=True)  # the oldest ones, and not the newest
     assert states[-1] == 200
     left = [job["id"] for job, state in zip(jobs, states, strict=True) if state == 200]
-    server._wait_for(lambda: {path.name for path in server.uploads()} == set(left))
+    server.wait_for(lambda: {path.name for path in server.uploads()} == set(left))
     assert server.get(jobs[-1]["links"]["report"]).status == 200
     server.end()

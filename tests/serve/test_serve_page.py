@@ -132,7 +132,7 @@ def test_from_the_drop_to_the_verdict_and_away(server, open_page, samples):
     drop(page, samples / "two_people.mp4")
     found = card(page, "two_people.mp4")
     expect(found.locator(".verdict .title")).to_have_text("Likely fake")
-    expect(found.locator(".verdict")).to_contain_text("92.8 %")
+    expect(found.locator(".verdict")).to_contain_text("92.3 %")
     steps = page.evaluate("[...seen]")
     assert "Uploading" in steps
     assert any("Looking for faces: picture" in step for step in steps)
@@ -153,7 +153,7 @@ def test_from_the_drop_to_the_verdict_and_away(server, open_page, samples):
     assert "P(fake) 9" in timeline.get_attribute("aria-valuetext")
     pictures = found.get_by_role("button", name="Face of person 2")
     pictures.first.click()
-    assert video_time(page) == pytest.approx(1.4, abs=0.05)
+    assert video_time(page) == pytest.approx(1.8, abs=0.05)
 
     # The heat map, on and off.
     image = pictures.first.locator("img")
@@ -178,7 +178,7 @@ def test_from_the_drop_to_the_verdict_and_away(server, open_page, samples):
 
     # After a reload the result is there, and the video once it is chosen again.
     page.reload()
-    expect(found.locator(".bar")).to_contain_text("92.8 %")
+    expect(found.locator(".bar")).to_contain_text("92.3 %")
     found.get_by_role("button", name="Show", exact=True).click()
     with page.expect_file_chooser() as chooser:
         found.get_by_role("button", name="Choose the file").click()

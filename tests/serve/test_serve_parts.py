@@ -70,6 +70,19 @@ def test_what_reading_raises_is_passed_on_and_leaves_nothing(folder):
     assert files(folder) == []
 
 
+def test_a_client_that_sends_nothing_is_given_up():
+    async def silent():
+        yield b"x"
+        await asyncio.sleep(60)
+
+    async def read():
+        return [chunk async for chunk in uploads.awaited(silent(), 0.05)]
+
+    with pytest.raises(ProblemError) as caught:
+        asyncio.run(read())
+    assert caught.value.problem.code == "upload_stalled"
+
+
 def test_a_full_disk_says_so_and_leaves_nothing(folder, monkeypatch):
     def fail(_descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")

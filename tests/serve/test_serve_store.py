@@ -29,6 +29,7 @@ def test_a_job_goes_from_queued_to_done(store):
     assert (job.state, job.attempts, store.position(job)) == (State.QUEUED, 0, 1)
     taken = store.claim()
     assert (taken.id, taken.state, taken.attempts) == (job.id, State.RUNNING, 1)
+    assert store.position(job) == 1  # who has read it before shows it as the next one
     assert store.claim() is None
     assert store.finish("k1", '{"a": 1}', b"pictures") == [job.id]
     ended = store.get(job.id)
@@ -44,6 +45,15 @@ def test_a_job_fails_with_its_problem(store):
     store.fail(job.id, '{"code": "undecodable"}')
     assert store.get(job.id).problem == '{"code": "undecodable"}'
     assert store.get(job.id).state.is_final
+
+
+def test_a_job_that_is_done_does_not_fail_any_more(store):
+    """The same bytes were judged by another worker meanwhile."""
+    job = add(store)
+    store.claim()
+    store.finish("k1", "{}", b"")
+    store.fail(job.id, "{}")
+    assert store.get(job.id).state is State.DONE
 
 
 def test_the_oldest_job_comes_first(store):

@@ -405,15 +405,39 @@ def test_the_running_mean_is_what_is_loaded(config, run, tmp_path):
     assert not torch.equal(weights, model.head.weight)
 
 
+def change_model(folder, **values):
+    """Have a checkpoint say other things of its network."""
+    meta, tensors = read_checkpoint(folder)
+    meta["config"]["model"] |= values
+    described = {"tellframe": json.dumps(meta)}
+    checkpoint.save_file(tensors, folder / "checkpoint.safetensors", described)
+
+
 def test_loading_needs_no_pretrained_file(config, run, tmp_path):
     run(config, tmp_path)
-    meta, tensors = read_checkpoint(tmp_path)
-    meta["config"]["model"]["pretrained"] = "gone.pth"
-    checkpoint.save_file(
-        tensors, tmp_path / "checkpoint.safetensors", {"tellframe": json.dumps(meta)}
-    )
+    change_model(tmp_path, pretrained="gone.pth", frozen_stages=1)
     _, loaded, _ = load_trained(tmp_path)
     assert loaded.model.pretrained == "gone.pth"
+
+
+@pytest.mark.parametrize("name", ["hf-hub:someone/net", "local-dir:/tmp"])
+def test_a_checkpoint_does_not_lead_elsewhere(config, run, tmp_path, name, monkeypatch):
+    """Unless the user names the same place."""
+    run(config, tmp_path)
+    change_model(tmp_path, backbone=name)
+    built = []
+
+    def build(model, recipe):
+        built.append(model.backbone)
+        return build_model(config.model, recipe)
+
+    monkeypatch.setattr(checkpoint, "build_model", build)
+    for named in ("", "hf-hub:another/net"):
+        with pytest.raises(ConfigError, match=r"from elsewhere; .* --backbone"):
+            load_trained(tmp_path, backbone=named)
+    assert built == []
+    load_trained(tmp_path, backbone=name)
+    assert built == [name]
 
 
 def test_restoring_brings_back_the_optimiser(config, faces, run, tmp_path):

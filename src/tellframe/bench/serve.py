@@ -118,7 +118,7 @@ def _run_client(server: Server, video: bytes, end: float, load: Load) -> None:
     while time.monotonic() < end:
         try:
             _upload_once(server, vary(video), load)
-        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+        except (OSError, http.client.HTTPException, ValueError, LookupError) as error:
             with load.lock:
                 load.errors[f"{type(error).__name__}: {error}"] += 1
             time.sleep(0.1)

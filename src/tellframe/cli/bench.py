@@ -113,7 +113,7 @@ def _bench_videos(options: argparse.Namespace) -> Any:
 
 def _expand(inputs: Sequence[str]) -> list[Path]:
     """Expand folders to the videos below them."""
-    from tellframe.cli.detect import find_videos
+    from tellframe.cli.sources import find_videos
 
     return [Path(name) for name in find_videos(inputs)]
 

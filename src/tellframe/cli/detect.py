@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
 import os
-import signal
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -22,12 +19,11 @@ from tellframe.cli.options import (
     add_verb,
     load_detector,
 )
-from tellframe.errors import StoreError, UsageError
+from tellframe.errors import UsageError
 from tellframe.runtime import usable_cores
 from tellframe.types import Label, Verdict
 
 if TYPE_CHECKING:
-    from tellframe.cli.sources import Lookout
     from tellframe.detector import Detector
 
 
@@ -146,9 +142,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError("--watch: writes no --csv and no --html, which are written at the end")
     if options.resume and options.html:
         raise UsageError("--resume: makes no --html; the pictures of earlier videos are not kept")
-    for name in ("watch", "fetch_timeout"):
-        if not 0 <= getattr(options, name) < float("inf"):
-            raise UsageError(f"--{name.replace('_', '-')}: give a number of seconds above 0")
+    if not (0 <= options.watch < float("inf") and 0 < options.fetch_timeout < float("inf")):
+        raise UsageError("--watch and --fetch-timeout: give a number of seconds above 0")
 
 
 def _detect(
@@ -163,6 +158,7 @@ def _detect(
         earlier: verdicts that are there already.
     """
     from tellframe import report
+    from tellframe.cli.watch import interruptible
 
     tally = Tally()
     for verdict in earlier:
@@ -173,8 +169,7 @@ def _detect(
 
     def follow() -> Iterator[Verdict]:
         """Pass the verdicts on, one by one; keep them without their pictures."""
-        known = {v.video for v in earlier}
-        for verdict in _judge(options, detector, known, interrupted):
+        for verdict in _judge(options, detector, earlier, interrupted):
             if lines:
                 report.write_jsonl(verdict, lines)
             tally.add(verdict)
@@ -187,7 +182,7 @@ def _detect(
         page = report.write_html(follow(), options.html)
         print(f"report: {page}", file=sys.stderr)
     else:
-        with _interruptible(interrupted) if options.watch else nullcontext():
+        with interruptible(interrupted) if options.watch else nullcontext():
             for _ in follow():
                 pass
     if options.csv:
@@ -202,10 +197,12 @@ def _detect(
 
 def _count_workers(options: argparse.Namespace) -> int:
     """Return how many videos are read side by side; several or one, all cores are busy."""
-    if options.workers:
-        return int(options.workers)
-    alone = len(options.inputs) == 1 and not Path(options.inputs[0]).is_dir()
-    return 1 if alone and "://" not in options.inputs[0] else options.threads or usable_cores()
+    from tellframe.store import is_remote
+
+    first = options.inputs[0]
+    single = len(options.inputs) == 1 and not (Path(first).is_dir() or is_remote(first))
+    workers: int = options.workers or (1 if single else options.threads or usable_cores())
+    return workers
 
 
 def _check_model(name: str, earlier: list[Verdict], detector: Detector) -> None:
@@ -223,72 +220,31 @@ def _check_model(name: str, earlier: list[Verdict], detector: Detector) -> None:
 
 
 def _judge(
-    options: argparse.Namespace, detector: Detector, known: set[str], interrupted: Sequence[int]
+    options: argparse.Namespace,
+    detector: Detector,
+    earlier: list[Verdict],
+    interrupted: Sequence[int],
 ) -> Iterator[Verdict]:
-    """Yield the verdicts on all inputs; `known` ones are left out."""
-    from tellframe.cli.sources import Lookout, find_sources, judge_sources
+    """Yield the verdicts on all inputs but those of earlier ones."""
+    from tellframe.cli.sources import find_sources, judge_sources
+    from tellframe.cli.watch import Lookout, watch
     from tellframe.webfetch import FetchLimits
 
     limits = FetchLimits(options.max_bytes, options.fetch_timeout, options.allow_private_addresses)
     lookout = Lookout(
-        lambda: find_sources(options.inputs, limits, options.endpoint), options.watch, known
+        lambda: find_sources(options.inputs, limits, options.endpoint),
+        options.watch,
+        (verdict.video for verdict in earlier),
     )
     if options.watch:
-        yield from _watch(options, detector, lookout, known, interrupted)
-        return
-    sources = lookout.look()
-    for number, verdict in enumerate(judge_sources(detector, sources), 1):
+        verdicts, total = watch(detector, lookout, interrupted), ""
+    else:
+        sources = lookout.look()
+        verdicts, total = judge_sources(detector, sources), f"/{len(sources)}"
+    for number, verdict in enumerate(verdicts, 1):
         if not options.quiet:
-            _say(f"[{number}/{len(sources)}]", verdict)
+            _say(f"[{number}{total}]", verdict)
         yield verdict
-
-
-def _watch(
-    options: argparse.Namespace,
-    detector: Detector,
-    lookout: Lookout,
-    known: set[str],
-    interrupted: Sequence[int],
-) -> Iterator[Verdict]:
-    """Yield the verdicts on whatever comes, until `interrupted` is no longer empty."""
-    from tellframe.cli.sources import judge_sources
-
-    count = itertools.count(1)
-    while not interrupted:
-        try:
-            for verdict in judge_sources(detector, lookout.look()):
-                if interrupted:  # its worker may have been ended as well
-                    return
-                if not options.quiet:
-                    _say(f"[{next(count)}]", verdict)
-                known.add(verdict.video)
-                yield verdict
-        except StoreError as error:
-            print(f"tellframe: {error}; trying again", file=sys.stderr, flush=True)
-        end = time.monotonic() + options.watch
-        while not interrupted and (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, 0.5))
-
-
-@contextmanager
-def _interruptible(seen: list[int]) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the body without an error, and note them in `seen`.
-
-    The exception alone is not enough: Python drops it where it is raised in a callback.
-    """
-
-    def stop(number: int, _frame: object) -> None:
-        seen.append(number)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        pass
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _say(number: str, verdict: Verdict) -> None:
@@ -300,19 +256,6 @@ def _say(number: str, verdict: Verdict) -> None:
         file=sys.stderr,
         flush=True,
     )
-
-
-def find_videos(inputs: Iterable[str]) -> list[str]:
-    """Expand folders to the videos below them, by suffix, sorted; keep other names as given.
-
-    A folder without a video stays in the list, so that it is reported as one that failed.
-    """
-    from tellframe.cli.sources import list_folder
-
-    paths: list[str] = []
-    for name in inputs:
-        paths += list_folder(name) if Path(name).is_dir() else [name]
-    return paths
 
 
 @dataclass
@@ -341,11 +284,3 @@ class Tally:
         if self.failed == self.total and not (watched and not self.total):
             return status.NONE_ANALYSED
         return status.SOME_FAILED if self.failed else status.DONE
-
-
-def exit_status(verdicts: Iterable[Verdict], *, fail_on_fake: bool) -> int:
-    """Return the exit status that verdicts lead to."""
-    tally = Tally()
-    for verdict in verdicts:
-        tally.add(verdict)
-    return tally.status(fail_on_fake=fail_on_fake)

@@ -10,9 +10,8 @@ import dataclasses
 import os
 import tempfile
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -93,6 +92,14 @@ def list_folder(folder: str) -> list[str]:
 
     paths = (p for p in Path(folder).rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
     return sorted(map(str, paths)) or [folder]
+
+
+def find_videos(inputs: Iterable[str]) -> list[str]:
+    """Expand folders to the videos below them, as `list_folder` does; keep other names as given."""
+    paths: list[str] = []
+    for name in inputs:
+        paths += list_folder(name) if Path(name).is_dir() else [name]
+    return paths
 
 
 def _from_link(url: str, limits: FetchLimits) -> Source:
@@ -238,46 +245,3 @@ def _fetch_ahead(sources: Iterable[Source]) -> Generator[_Held, None, None]:
 def _let_go(future: Future[_Held]) -> None:
     if not future.cancelled() and future.exception() is None:
         future.result().close()
-
-
-class Lookout:
-    """Looks for videos again and again.
-
-    Args:
-        find: returns all that are there now.
-        seconds: between two looks; 0 to look once.
-        known: names of those that need not be judged any more; whoever judges them adds to it.
-    """
-
-    def __init__(
-        self, find: Callable[[], Sequence[Source]], seconds: float, known: Container[str]
-    ) -> None:
-        self._find, self._seconds, self._known = find, seconds, known
-        self._states: dict[str, tuple[int, int]] = {}
-
-    def look(self) -> list[Source]:
-        """Return the videos that are new and complete.
-
-        A file in a folder that is looked at again is complete where it is unchanged since the look
-        before, or for as long as there is between two of them.
-
-        Raises:
-            StoreError: a place cannot be listed.
-        """
-        found = self._find()
-        if not self._seconds:
-            return [s for s in found if s.name not in self._known]
-        new = {s.name: s for s in found if s.name not in self._known and not s.is_place}
-        return [s for s in new.values() if self._is_complete(s)]
-
-    def _is_complete(self, source: Source) -> bool:
-        if not source.in_folder:
-            return True
-        try:
-            facts = Path(source.name).stat()
-        except OSError:
-            return False  # gone since
-        state = (facts.st_size, facts.st_mtime_ns)
-        same = self._states.get(source.name) == state
-        self._states[source.name] = state
-        return same or time.time() - facts.st_mtime >= self._seconds

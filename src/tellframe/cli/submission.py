@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tellframe.cli import status
-from tellframe.cli.detect import find_videos
 from tellframe.cli.evaluation import add_work_options, require_same_model
 from tellframe.cli.options import add_verb, archive_limits, follow, num_workers
 from tellframe.errors import UsageError
@@ -91,6 +90,7 @@ def _say_missing(why: Counter[str], total: int, missing: float) -> None:
 
 
 def _list_videos(inputs: Sequence[str], endpoint: str) -> list[Video]:
+    from tellframe.cli.sources import find_videos
     from tellframe.data.manifest import Video, read_manifest
 
     if any(name.endswith((".parquet", ".csv")) for name in inputs):

@@ -127,6 +127,12 @@ def add_export(verbs: Any) -> None:
     parser.add_argument(
         "--calibrated", metavar="BUNDLE", help="take over calibration and limits of this one"
     )
+    parser.add_argument(
+        "--backbone",
+        default="",
+        metavar="NAME",
+        help="of the training, where timm fetches or reads it elsewhere (hf-hub:, local-dir:)",
+    )
 
 
 def run_export(options: argparse.Namespace) -> int:
@@ -142,6 +148,7 @@ def run_export(options: argparse.Namespace) -> int:
         version=options.version,
         name=options.name,
         calibrated=calibrated,
+        backbone=options.backbone,
     )
     state = f"calibrated as {calibrated.name}" if calibrated else "not yet calibrated"
     print(f"{options.output}: logits differ from torch's by at most {gap:.1e}; {state}")

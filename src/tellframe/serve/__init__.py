@@ -7,7 +7,7 @@
   thread with one warm worker process, which has the detector loaded and is confined as in
   `tellframe.sandbox`. It gets an open file, says how far it is, and answers in plain bytes that are
   checked; it is killed where it takes too long or nobody wants the result any more. What it does
-  is one function: `worker.analyse(detector, file, progress) -> Finding`.
+  is one function: `worker.analyse(detector, name, descriptor, progress) -> Finding`.
 - **What was accepted is on disk.** An upload is counted and hashed while it streams into a `.part`
   file, synced, renamed, and only then written into the table of jobs, whose commit is what 202
   means. At a start, files that no job owns are removed.

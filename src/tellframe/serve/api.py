@@ -20,6 +20,7 @@ from tellframe.serve import problems
 from tellframe.serve.parts import FormFile
 from tellframe.serve.problems import ProblemError
 from tellframe.serve.service import Service
+from tellframe.serve.uploads import awaited
 from tellframe.serve.views import (
     JobList,
     JobView,
@@ -141,7 +142,7 @@ async def create_job(
         async with service.admission(int(length) if length.isascii() and length.isdigit() else 0):
             kind = request.headers.get("content-type", "")
             if kind.partition(";")[0].strip().lower() == JSON_TYPE:
-                url = await _read_link(request.stream())
+                url = await _read_link(awaited(request.stream()))
                 job = await to_thread.run_sync(service.accept_url, caller, url)
             elif kind.lower().startswith("multipart/form-data"):
                 form = FormFile(request.stream(), kind)
@@ -159,7 +160,7 @@ async def _read_link(chunks: AsyncIterator[bytes]) -> str:
     """Return the address that a body of JSON names.
 
     Raises:
-        ProblemError: invalid_request.
+        ProblemError: invalid_request or upload_stalled.
     """
     body = bytearray()
     async for chunk in chunks:

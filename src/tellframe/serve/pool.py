@@ -9,15 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tellframe.errors import MediaError, TellframeError
+from tellframe.errors import MediaError, TellframeError, WorkerError
 from tellframe.isolation import Failure, Limits
 from tellframe.serve import problems, results
 from tellframe.serve.jobs import Job
 from tellframe.serve.metrics import Metrics
 from tellframe.serve.slot import Cancelled, Slot
 from tellframe.serve.store import Store
-from tellframe.serve.worker import Finding, Progress, Task
+from tellframe.serve.worker import Finding
 from tellframe.types import Sandbox, Verdict
+from tellframe.worker import Progress, Task
 
 PAUSE: Final = 5.0
 """Seconds to wait after a failure that is not a video's: no worker starts, or the disk is full."""
@@ -60,6 +61,8 @@ class Pool:
         self._limits, self._metrics = limits, metrics
         self._slots = [Slot(task, limits.seconds) for _ in range(workers)]
         self._wake = threading.Condition()
+        self._calls = 0
+        """How often it was called; who counted before it looked misses none."""
         self._closed = False
         self._progress: dict[str, tuple[str, int, int]] = {}
         self._unwanted: set[str] = set()
@@ -99,13 +102,10 @@ class Pool:
         """How workers are confined; None before the first is ready."""
         return self._slots[0].sandbox
 
-    def pids(self) -> list[int]:
-        """Return the process ids of the workers."""
-        return [slot.pid for slot in self._slots if slot.pid is not None]
-
     def wake(self) -> None:
         """Say that there is a new job."""
         with self._wake:
+            self._calls += 1
             self._wake.notify_all()
 
     def cancel(self, job_id: str) -> None:
@@ -124,13 +124,12 @@ class Pool:
                 slot.start(lambda: self._closed)
                 self.trouble = None
                 self._ready.add(number)
-                job = self._store.claim()
-                if job is None:
-                    with self._wake:
-                        # Not for ever: the server may have been asleep, or the database locked.
-                        self._closed or self._wake.wait(PAUSE)
-                    continue
-                self._run(slot, job)
+                calls = self._calls
+                if job := self._store.claim():
+                    self._run(slot, job)
+                else:
+                    # Not for ever: the server may have been asleep, or the database locked.
+                    self._rest(PAUSE, calls)
             except Cancelled:
                 continue
             except (TellframeError, OSError, sqlite3.Error) as error:
@@ -142,8 +141,12 @@ class Pool:
         if not isinstance(error, sqlite3.Error):
             self._ready.discard(number)
             self.trouble = str(error)
+        self._rest(PAUSE)
+
+    def _rest(self, seconds: float, calls: int | None = None) -> None:
+        """Wait until the pool is closed, or where `calls` is given, called more often than that."""
         with self._wake:
-            self._closed or self._wake.wait(PAUSE)
+            self._wake.wait_for(lambda: self._closed or calls not in (None, self._calls), seconds)
 
     def _run(self, slot: Slot, job: Job) -> None:
         """Have one job judged, and write down what came of it."""
@@ -161,8 +164,7 @@ class Pool:
                 break
             except sqlite3.Error as error:
                 problems.log.error("job %s: %s", job.id, error)
-                with self._wake:
-                    self._closed or self._wake.wait(1.0)
+                self._rest(1.0)
         self._metrics.observe(time.monotonic() - begin)
 
     def _judge(self, slot: Slot, job: Job) -> Callable[[], None]:
@@ -181,41 +183,29 @@ class Pool:
                 if job.state.is_final:  # the same bytes were judged before
                     self._metrics.count("done")
                     return lambda: self._settle(job.id)
-            # A worker that a file has taken over could lie about the files after it: those of the
-            # same owner at the most.
-            if slot.owner not in (None, job.owner):
-                slot.end()
-                try:
-                    slot.start(lambda: self._closed)
-                except TellframeError:  # no fault of the file: the slot says so when it starts next
-                    return lambda: self._store.requeue(job.id, refund=True)
-            slot.owner = job.owner
             if not path.exists():
                 return lambda: self._fail(job, problems.lost())
-            found = slot.ask(path, progress, cancelled)
+            found = slot.ask(path, job.owner, progress, cancelled)
+            if not isinstance(found, Failure) and not self._is_possible(found, job.sha256):
+                slot.end()  # whoever answers nonsense is not asked again
+                found = Failure("crash", 1)
+            if isinstance(found, Failure):
+                if found.reason == "crash" and job.attempts < self._limits.attempts:
+                    return lambda: self._store.requeue(job.id)
+                problem = problems.given_up(found.reason, self._limits.seconds)
+                return lambda: self._fail(job, problem)
+            packed = results.pack(self._make_verdict(found, time.monotonic() - begin))
+            return lambda: self._finish(job, *packed)
         except Cancelled:
             if self._closed:
                 return lambda: None  # it is queued again at the next start
             return lambda: self._settle(job.id)
-        except problems.ProblemError as error:
-            problem = error.problem
-            return lambda: self._fail(job, problem)
-        except MediaError as error:
-            problem = problems.undecodable(error, path)
-            return lambda: self._fail(job, problem)
-        except TellframeError as error:
-            problem = problems.internal(str(error).replace(str(path), "the video"))
-            return lambda: self._fail(job, problem)
-        if not isinstance(found, Failure) and not self._is_possible(found, job.sha256):
-            slot.end()  # whoever answers nonsense is not asked again
-            found = Failure("crash", 1)
-        if isinstance(found, Failure):
-            if found.reason == "crash" and job.attempts < self._limits.attempts:
-                return lambda: self._store.requeue(job.id)
-            problem = problems.given_up(found.reason, self._limits.seconds)
-            return lambda: self._fail(job, problem)
-        packed = results.pack(self._make_verdict(found, time.monotonic() - begin))
-        return lambda: self._finish(job, *packed)
+        except (WorkerError, OSError, sqlite3.Error) as error:  # no fault of the file's
+            problems.log.error("job %s: %s", job.id, error)
+            return lambda: self._store.requeue(job.id, refund=True)
+        except Exception as error:  # whatever it is, the slot goes on
+            reason = _problem_of(error, path)
+            return lambda: self._fail(job, reason)
 
     def _finish(self, job: Job, verdict: str, evidence: bytes) -> None:
         for job_id in self._store.finish(job.key, verdict, evidence):
@@ -226,3 +216,15 @@ class Pool:
         self._store.fail(job.id, problem.model_dump_json())
         self._metrics.count("failed")
         self._settle(job.id)
+
+
+def _problem_of(error: Exception, path: Path) -> problems.Problem:
+    """Return why there is no verdict on a file, without the server's name of it."""
+    if isinstance(error, problems.ProblemError):
+        return error.problem
+    if isinstance(error, MediaError):
+        return problems.undecodable(error, path)
+    problems.log.error("job %s: %s", path.name, error, exc_info=error)
+    ours = isinstance(error, TellframeError)
+    text = str(error) if ours else f"tellframe itself failed: {type(error).__name__}"
+    return problems.internal(text.replace(str(path), "the video"))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tellframe.bundle import Bundle
+from tellframe.isolated import counts_are_possible
 from tellframe.recipe import Recipe
 from tellframe.report import verdict_from_dict, verdict_to_dict
 from tellframe.report.pictures import choose_moments
@@ -94,11 +95,15 @@ def is_possible(found: Finding, sha256: str, recipe: Recipe) -> bool:
         sha256: hex digest of the file.
         recipe: as applied.
     """
-    return found.media.sha256 == sha256 and all(
-        person.person == number
-        and 0 < len(person.moments) <= recipe.num_frames
-        and _fits(person, recipe)
-        for number, person in enumerate(found.people, 1)
+    return (
+        found.media.sha256 == sha256
+        and counts_are_possible(found.media, recipe)
+        and all(
+            person.person == number
+            and 0 < len(person.moments) <= recipe.num_frames
+            and _fits(person, recipe)
+            for number, person in enumerate(found.people, 1)
+        )
     )
 
 

@@ -27,14 +27,13 @@ from tellframe.serve.settings import Settings
 from tellframe.serve.slot import Cancelled
 from tellframe.serve.store import Store, new_id
 from tellframe.serve.views import JobView, ResultView, view_job, view_result
-from tellframe.serve.worker import Finding, Progress, Task
+from tellframe.serve.worker import Finding, analyse, prepare
 from tellframe.types import ModelInfo, Verdict
 from tellframe.weblink import check_link, show_link
+from tellframe.worker import Progress, Task
 
 EXPIRE_SECONDS: Final = 10.0
 """How often old results are looked for."""
-STALL_SECONDS: Final = 60.0
-"""How long an upload may bring nothing."""
 FIRST_GUESS: Final = 3.0
 """Seconds that an analysis is thought to take before there was one."""
 
@@ -71,11 +70,13 @@ class Service:
             lambda found, sha256: results.is_possible(found, sha256, self.recipe),
             self._make_verdict,
             Task(
-                settings.model,
-                settings.threads,
-                settings.overrides,
-                settings.limits.memory,
-                settings.limits.seconds * usable_cores(),
+                function=analyse,
+                setup=prepare,
+                arguments=(settings.model, settings.threads, settings.overrides),
+                memory=settings.limits.memory,
+                processor=settings.limits.seconds * usable_cores(),
+                confined=True,
+                reports=True,
             ),
             workers=settings.workers,
             limits=settings.limits,
@@ -119,7 +120,7 @@ class Service:
         self._arriving.add(job_id)
         try:
             upload = await self.uploads.receive(
-                job_id, _awaited(chunks, STALL_SECONDS), self.settings.max_bytes
+                job_id, uploads.awaited(chunks), self.settings.max_bytes
             )
             try:
                 job = await to_thread.run_sync(self._add, job_id, owner, name(), upload)
@@ -165,6 +166,7 @@ class Service:
         """Get the file of a job that has an address; return the job as it is then.
 
         Raises:
+            sqlite3.OperationalError: it could not be written down.
             Cancelled: so `cancelled` said, or the job was deleted.
             ProblemError: it cannot be had.
         """
@@ -242,8 +244,11 @@ class Service:
         return view_result(job, self.settings.root_path, *self._moving(job), verdict)
 
     def _known_verdict(self, job: Job) -> Verdict | None:
-        text = self.store.verdict(job.key) if job.state is State.DONE else None
+        text = self._known_text(job)
         return results.unpack(text, job.name) if text else None
+
+    def _known_text(self, job: Job) -> str | None:
+        return self.store.verdict(job.key) if job.state is State.DONE else None
 
     def _moving(self, job: Job) -> tuple[int | None, tuple[str, int, int]]:
         position = self.store.position(job) if job.state is State.QUEUED else None
@@ -257,7 +262,7 @@ class Service:
         """
         if job.problem is not None:
             raise ProblemError.again(problems.Problem.model_validate_json(job.problem))
-        text = self.store.verdict(job.key) if job.state is State.DONE else None
+        text = self._known_text(job)
         if text is None:
             raise ProblemError("not_finished", "Follow its events, and ask again when it is done.")
         evidence = self.store.evidence(job.key) if pictures else None
@@ -312,19 +317,3 @@ class Service:
                 await to_thread.run_sync(self.expire)
             except Exception as error:  # a full disk or a locked database: next time
                 problems.log.error("expiry: %s", error)
-
-
-async def _awaited(chunks: AsyncIterator[bytes], seconds: float) -> AsyncIterator[bytes]:
-    """Pass chunks on; give up where none comes for so many seconds."""
-    iterator = chunks.__aiter__()
-    while True:
-        try:
-            async with asyncio.timeout(seconds):
-                chunk = await anext(iterator)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as error:
-            raise ProblemError(
-                "upload_stalled", f"Nothing came for {seconds:.0f} seconds. Send it again."
-            ) from error
-        yield chunk

@@ -1,43 +1,27 @@
 """A warm, confined worker process that says how far it is, as seen from the server.
 
-A sibling of `tellframe.isolation`, which serves lists of files in order. A service wants one
+A sibling of `tellframe.isolation.Crew`, which serves lists of files in order. A service wants one
 answer at a time, progress while it waits, and to stop work that nobody wants any more.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import select
-import socket
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
 
-from tellframe.channel import ParentEnd
-from tellframe.errors import (
-    LimitError,
-    MediaError,
-    TellframeError,
-    WireError,
-    WorkerError,
-    error_named,
+from tellframe.errors import LimitError, MediaError, TellframeError, WorkerError, error_named
+from tellframe.isolation import (
+    RECEIPT_ATTEMPTS,
+    RECEIPT_SECONDS,
+    START_SECONDS,
+    Failure,
+    setup_error,
 )
-from tellframe.isolation import START_SECONDS, Failure
-from tellframe.process import start_process
-from tellframe.serve.worker import PROGRESS, RAISED, READY, Finding, Progress, Task
+from tellframe.process import FAILURE, SUCCESS, WorkerProcess
+from tellframe.serve.worker import STAGES, Finding
 from tellframe.types import Sandbox
 from tellframe.videofile import open_video_file
-from tellframe.wire import unpack
-
-TICK: Final = 0.1
-"""Seconds between two looks at whether the work is still wanted."""
-MAX_ANSWER: Final = 2**29
-"""Bytes of the longest answer that is taken: 64 people in 32 frames are 300 MiB."""
-MESSAGE_SECONDS: Final = 30.0
-"""In which a message must have come as a whole, once it has begun."""
+from tellframe.worker import Progress, Task
 
 
 class Cancelled(Exception):  # noqa: N818 (no error: somebody asked for it)
@@ -54,126 +38,114 @@ class Slot:
 
     def __init__(self, task: Task, seconds: float) -> None:
         self._task, self._seconds = task, seconds
-        self._process: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket
-        self._channel: ParentEnd
+        self._worker: WorkerProcess | None = None
+        self._owner: str | None = None
+        """Whose files the worker has had; None where it has had none."""
         self.sandbox: Sandbox | None = None
         """How the worker is confined; None before it is ready."""
-        self.owner: str | None = None
-        """Whose files the worker has had; None where it has had none."""
         self.starts = 0
         """How many processes there were."""
 
-    @property
-    def pid(self) -> int | None:
-        """Process id of the worker; None where there is none."""
-        return self._process.pid if self._process else None
+    def start(self, cancelled: Callable[[], bool]) -> WorkerProcess:
+        """Return a worker that has loaded its model and scored a sample.
 
-    def start(self, cancelled: Callable[[], bool]) -> None:
-        """Have a worker that has loaded its model and scored a sample.
+        Args:
+            cancelled: asked ten times a second whether to stop, as below.
 
         Raises:
-            TellframeError: the model cannot be loaded, or the process ended before it was ready.
+            WorkerError: the model cannot be loaded, or the process ended before it was ready.
+            OSError: no process can be started.
             Cancelled: so `cancelled` said.
         """
-        if self._process is not None and not self._channel.is_readable():
-            return  # an idle worker has nothing to say: what could be read is its end
+        if self._worker is not None and not self._worker.is_lost():
+            return self._worker
         self.end()
-        self.owner = None
         self.starts += 1
-        self._process, self._socket = start_process(
-            "tellframe.serve.worker", confined=True, restrict=True
+        self._worker = worker = WorkerProcess(self._task)
+        reason, found = worker.ask(START_SECONDS, Sandbox, tick=self._stop_if(cancelled))
+        if reason == SUCCESS:
+            self.sandbox = found
+            return worker
+        self.end()
+        if reason == FAILURE:
+            raise WorkerError(str(setup_error(*found)))
+        raise WorkerError(
+            f"a worker process ended before it was ready ({reason}); is memory short? Try fewer of "
+            "them with --workers"
         )
-        self._channel = ParentEnd(self._socket)
-        try:
-            text = json.dumps(dataclasses.asdict(self._task)).encode()
-            self._channel.send(text, None, MESSAGE_SECONDS)
-        except OSError:
-            pass  # it has ended already, which is found out next
-        found = self._wait(START_SECONDS, Sandbox, lambda *_: None, cancelled)
-        if isinstance(found, Failure):
-            self.end()
-            if found.reason != "raised":
-                raise WorkerError(
-                    f"a worker process ended before it was ready ({found.reason}); "
-                    "is memory short? Try fewer of them with --workers"
-                )
-            raise _error_of(found, TellframeError)
-        self.sandbox = found
 
     def ask(
-        self, path: Path, progress: Progress, cancelled: Callable[[], bool]
+        self, path: Path, owner: str, progress: Progress, cancelled: Callable[[], bool]
     ) -> Finding | Failure:
         """Have one file judged.
 
         Args:
             path: of the file.
+            owner: whose it is; a worker that has had files of another one is replaced.
             progress: told how far it is, in this thread.
-            cancelled: asked every `TICK` seconds whether to stop.
+            cancelled: asked whether to stop.
 
         Returns:
             What was found; or `Failure` where the worker crashed or took too long. It is gone then.
 
         Raises:
             MediaError: the file cannot be analysed.
+            WorkerError, OSError: there is no worker; see `start`.
+            TellframeError: the analysis itself failed.
             Cancelled: so `cancelled` said; the worker is gone.
         """
-        with open_video_file(path) as file:
-            try:
-                self._channel.send(path.name.encode(), file.descriptor, MESSAGE_SECONDS)
-            except OSError:
-                self.end()
-                return Failure("crash", 1)
-        found = self._wait(self._seconds, Finding, progress, cancelled)
-        if isinstance(found, Failure) and found.reason == "raised":
-            if found.error == MemoryError.__name__:
-                raise LimitError(f"needs more memory than {self._task.memory / 2**30:g} GiB")
-            raise _error_of(found, MediaError)
-        if isinstance(found, Failure):
+
+        def check_step(stage: str, done: int, total: int) -> None:
+            if stage in STAGES and done >= 0 and total >= 0:  # a worker may say anything
+                progress(stage, done, total)
+
+        # A worker that a file has taken over could lie about the files after it: those of the
+        # same owner at the most.
+        if self._owner not in (None, owner):
             self.end()
-        return found  # type: ignore[no-any-return]
+        with open_video_file(path) as file:
+            worker = self._hand_over(path.name, file.descriptor, cancelled)
+        if worker is None:
+            return Failure("crash", 1)
+        self._owner = owner
+        reason, found = worker.ask(
+            self._seconds, Finding, progress=check_step, tick=self._stop_if(cancelled)
+        )
+        if reason == SUCCESS:
+            return found  # type: ignore[no-any-return]
+        if reason != FAILURE:
+            self.end()
+            return Failure(reason, 1)
+        name, message = found
+        if name == MemoryError.__name__:
+            raise LimitError(f"needs more memory than {self._task.memory / 2**30:g} GiB")
+        raise error_named(name, message, MediaError) or TellframeError(
+            f"tellframe itself failed: {name}: {message}"
+        )
 
-    def end(self) -> None:
-        """End the worker, whatever it is doing."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._channel.close()
-            self._process = None
+    def _hand_over(
+        self, name: str, descriptor: int, cancelled: Callable[[], bool]
+    ) -> WorkerProcess | None:
+        """Give a file to a worker; see `tellframe.isolation.Crew`, which does the same."""
+        for _ in range(RECEIPT_ATTEMPTS):
+            worker = self.start(cancelled)
+            tick = self._stop_if(cancelled)
+            reason, _ = worker.ask(RECEIPT_SECONDS, type(None), name, descriptor, tick=tick)
+            if reason == SUCCESS:
+                return worker
+            self.end()
+        return None
 
-    def _wait(
-        self, seconds: float, kind: Any, progress: Progress, cancelled: Callable[[], bool]
-    ) -> Any:
-        """Return what the worker answers, as a value of a kind, or how it failed to."""
-        deadline = time.monotonic() + seconds
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        while time.monotonic() < deadline:
+    def _stop_if(self, cancelled: Callable[[], bool]) -> Callable[[], None]:
+        def check() -> None:
             if cancelled():
                 self.end()
                 raise Cancelled
-            if not poll.poll(1000 * TICK):
-                continue
-            try:
-                answer = self._channel.receive(MESSAGE_SECONDS, MAX_ANSWER)
-                sort, rest = bytes(answer[:1]), memoryview(answer)[1:]
-                if sort == PROGRESS:
-                    progress(*unpack(rest, tuple[str, int, int]))
-                elif sort == RAISED:
-                    return Failure("raised", 1, *unpack(rest, tuple[str, str]))
-                elif (sort == READY) == (kind is Sandbox):
-                    return unpack(rest, kind)
-                else:
-                    return Failure("crash", 1)
-            except TimeoutError:
-                break
-            except (EOFError, OSError, WireError):  # who talks nonsense is as good as dead
-                return Failure("crash", 1)
-        return Failure("timeout", 1)
 
+        return check
 
-def _error_of(failure: Failure, family: type[TellframeError]) -> TellframeError:
-    """Return the error that a worker raised, as one of a family."""
-    return error_named(failure.error, failure.message, family) or TellframeError(
-        f"tellframe itself failed: {failure.error}: {failure.message}"
-    )
+    def end(self) -> None:
+        """End the worker, whatever it is doing."""
+        if self._worker is not None:
+            self._worker.end()
+        self._worker = self._owner = None

@@ -151,11 +151,11 @@ class Store:
         return ids
 
     def fail(self, job_id: str, problem: str) -> None:
-        """Call a job failed, for a reason given as JSON."""
+        """Call a running job failed, for a reason given as JSON."""
         with self._change() as db:
             db.execute(
                 "UPDATE jobs SET state = 'failed', finished = ?, problem = ?, url = NULL "
-                "WHERE id = ?",
+                "WHERE id = ? AND state = 'running'",
                 [time.time(), problem, job_id],
             )
 
@@ -208,8 +208,9 @@ class Store:
 
     def position(self, job: Job) -> int:
         """Return the place of a queued job in the queue, from 1."""
-        query = "SELECT count(*) FROM jobs WHERE state = 'queued' AND seq <= ?"
-        return int(self._read(query, [job.seq])[0][0])
+        # Those before it: the job itself may have been claimed since it was read.
+        query = "SELECT count(*) FROM jobs WHERE state = 'queued' AND seq < ?"
+        return int(self._read(query, [job.seq])[0][0]) + 1
 
     def count(self) -> dict[State, int]:
         """Return how many jobs there are in every state."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
@@ -22,6 +23,8 @@ BLOCK: Final = 2**20
 """Bytes that are gathered before they are written."""
 SPARE_BYTES: Final = 64 * 2**20
 """Disk space that uploads leave to the database."""
+STALL_SECONDS: Final = 60.0
+"""How long a client may send nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,32 @@ class Folder:
             ) from error
         finally:
             part.unlink(missing_ok=True)
+
+
+async def awaited(
+    chunks: AsyncIterator[bytes], seconds: float = STALL_SECONDS
+) -> AsyncIterator[bytes]:
+    """Pass on what a client sends.
+
+    Args:
+        chunks: of a body.
+        seconds: how long none may come.
+
+    Raises:
+        ProblemError: upload_stalled.
+    """
+    iterator = aiter(chunks)
+    while True:
+        try:
+            async with asyncio.timeout(seconds):
+                chunk = await anext(iterator)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise ProblemError(
+                "upload_stalled", f"Nothing came for {seconds:.0f} seconds. Send it again."
+            ) from error
+        yield chunk
 
 
 async def _write(file: IO[bytes], chunks: AsyncIterator[bytes], most: int) -> Upload:

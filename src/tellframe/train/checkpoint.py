@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tellframe.errors import ConfigError
-from tellframe.train.config import TrainConfig, config_from_dict
+from tellframe.train.config import ModelConfig, TrainConfig, config_from_dict
 from tellframe.train.models import ClipModel, build_model
 from tellframe.train.state import Progress, TrainState
 
@@ -56,7 +56,7 @@ def save_average(folder: Path, config: TrainConfig, runs: Sequence[Path]) -> Non
     Raises:
         ConfigError: a run has no checkpoint, another network, or other units of pixels.
     """
-    model = build_model(replace(config.model, pretrained="", frozen=False), config.recipe)
+    model = build_model(_bare(config.model), config.recipe)
     sums: dict[str, Tensor] = {}
     for run in runs:
         load_start(run, config, model)
@@ -166,19 +166,33 @@ def load_start(folder: Path, config: TrainConfig, model: nn.Module) -> None:
         ) from error
 
 
-def load_trained(folder: Path) -> tuple[ClipModel, TrainConfig, dict[str, Any]]:
+def load_trained(
+    folder: Path, *, backbone: str = ""
+) -> tuple[ClipModel, TrainConfig, dict[str, Any]]:
     """Load the running mean that `[optim] keep` names, with its configuration, for export.
 
+    Args:
+        folder: of the training; may come from anybody.
+        backbone: the one that timm may fetch or read elsewhere, where the training has such.
+
     Raises:
-        ConfigError: there is no checkpoint.
+        ConfigError: there is no checkpoint, or its backbone lies elsewhere and was not named.
     """
     meta, tensors = read_checkpoint(folder)
-    values = meta["config"]
-    config = config_from_dict(values)
+    config = config_from_dict(meta["config"])
+    name = config.model.backbone
+    if ":" in name and name != backbone:  # hf-hub:, local-dir:
+        raise ConfigError(
+            f"{folder}: its backbone, {name!r:.200}, would be fetched or read from elsewhere; if "
+            "that is what you trained with, name it with --backbone"
+        )
     if config.optim.keep == "best":
         meta, tensors = read_checkpoint(folder, "best")
-    # A frozen backbone would ask for the weights that it started from; it trains no more.
-    blank = {**values, "model": {**values["model"], "pretrained": "", "frozen": False}}
-    model = build_model(config_from_dict(blank).model, config.recipe)
+    model = build_model(_bare(config.model), config.recipe)
     model.load_state_dict(_part(tensors, "mean."))
     return model.eval(), config, meta
+
+
+def _bare(config: ModelConfig) -> ModelConfig:
+    """Return a network that asks for no weights to start from: it trains no more."""
+    return replace(config, pretrained="", start="", frozen=False, frozen_stages=0)

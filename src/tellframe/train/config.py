@@ -29,7 +29,8 @@ class ModelConfig:
     """
 
     backbone: str = "tf_efficientnet_lite0"
-    """Any timm model that gives a feature map."""
+    """Any timm model that gives a feature map; "hf-hub:OWNER/NAME" and "local-dir:FOLDER" as well,
+    which `export` has to be told again: the configuration of a stranger may not ask for them."""
     head: str = "mean"
     """What joins the frames of a clip: "mean" judges single frames, "attention", "gru" and
     "dfdcnet" the clip as a whole; see `tellframe.train.models`."""

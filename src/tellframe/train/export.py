@@ -29,7 +29,13 @@ LICENCE: Final = "Apache-2.0; see the model card for the terms of the training d
 
 
 def export(
-    folder: Path, target: Path, *, version: str, name: str = "", calibrated: Bundle | None = None
+    folder: Path,
+    target: Path,
+    *,
+    version: str,
+    name: str = "",
+    calibrated: Bundle | None = None,
+    backbone: str = "",
 ) -> float:
     """Write the model of a training folder as a bundle, with the draft of a model card.
 
@@ -40,15 +46,16 @@ def export(
         name: of the bundle; that of the configuration where empty.
         calibrated: bundle whose calibration and limits are taken over; a new bundle is not
             calibrated otherwise. Its metrics are taken over where it has the same graph.
+        backbone: see `load_trained`.
 
     Returns:
         The largest difference of ONNX Runtime's logits to torch's in float64 on the golden crops.
 
     Raises:
-        ConfigError: there is no checkpoint.
+        ConfigError: see `load_trained`.
         BundleError: the exported graph does not compute the same within `TOLERANCE`.
     """
-    model, config, meta = load_trained(folder)
+    model, config, meta = load_trained(folder, backbone=backbone)
     target.mkdir(parents=True, exist_ok=True)
     graph, temporary = target / "model.onnx", target / "model.onnx.part"
     try:

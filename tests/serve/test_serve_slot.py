@@ -1,0 +1,245 @@
+"""The slots of the service: whatever a file does to a worker, it ends, and the next one is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sqlite3
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("fastapi", reason="needs the extra: pip install 'tellframe[serve]'")
+
+from tellframe import isolation
+from tellframe.errors import DecodeError, LimitError, TellframeError, WorkerError
+from tellframe.isolation import Failure, Limits
+from tellframe.process import WorkerProcess
+from tellframe.recipe import Recipe
+from tellframe.serve.jobs import State
+from tellframe.serve.metrics import Metrics
+from tellframe.serve.pool import Pool
+from tellframe.serve.results import is_possible
+from tellframe.serve.slot import Cancelled, Slot
+from tellframe.serve.store import Store, new_id
+from tellframe.serve.worker import Finding
+from tellframe.types import Label, Media, Verdict
+from tellframe.worker import Task
+
+MEDIA = Media("v", 1, "f" * 64, "mov", "h264", 16, 16, 0, 1.0, 1, 1.0, False)
+
+
+def do_nothing():
+    return None
+
+
+def fail():
+    raise DecodeError("no such model")
+
+
+def act(context, name, descriptor, progress):
+    """Do what the name of the file says; runs in the worker."""
+    match name.partition(".")[0]:
+        case "exit":
+            os._exit(1)
+        case "hang":
+            time.sleep(600)
+        case "bad":
+            raise DecodeError(f"{name}: is broken")
+        case "odd":
+            raise KeyError("k")
+        case "large":
+            raise MemoryError
+    for step in (("reading", 0, 0), ("dancing", 1, 2), ("faces", -1, 2), ("faces", 1, 2)):
+        progress(*step)
+    return Finding((), MEDIA, {"pid": os.getpid(), "bytes": os.fstat(descriptor).st_size})
+
+
+TASK = Task(act, do_nothing, (), 2**30, 60.0, confined=True, reports=True)
+
+
+def never():
+    return False
+
+
+@pytest.fixture
+def slot():
+    slot = Slot(TASK, 1.0)
+    yield slot
+    slot.end()
+
+
+@pytest.fixture
+def ask(slot, tmp_path):
+    """Return what has the slot judge a file of a name."""
+
+    def ask(name, owner="", progress=lambda *_: None, cancelled=never):
+        (tmp_path / name).write_bytes(b"12345")
+        return slot.ask(tmp_path / name, owner, progress, cancelled)
+
+    return ask
+
+
+def test_a_file_is_judged_and_followed(ask):
+    steps = []
+    found = ask("good", progress=lambda *step: steps.append(step))
+    assert (found.media, found.counters["bytes"]) == (MEDIA, 5)
+    assert steps == [("reading", 0, 0), ("faces", 1, 2)]  # and nothing that there is not
+
+
+@pytest.mark.parametrize(("name", "reason"), [("exit", "crash"), ("hang", "timeout")])
+def test_a_worker_that_does_not_come_back_is_replaced(slot, ask, name, reason):
+    assert ask(name) == Failure(reason, 1)
+    assert isinstance(ask("good"), Finding)
+    assert slot.starts == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("bad", DecodeError, "bad: is broken"),
+        ("odd", TellframeError, "KeyError"),
+        ("large", LimitError, "more memory than 1 GiB"),
+    ],
+)
+def test_what_a_worker_raises_is_raised(slot, ask, name, error, message):
+    with pytest.raises(error, match=message):
+        ask(name)
+    assert isinstance(ask("good"), Finding)
+    assert slot.starts == 1
+
+
+def test_a_worker_lost_before_it_has_the_file_costs_nothing(slot, ask, monkeypatch):
+    monkeypatch.setattr(WorkerProcess, "is_lost", lambda worker: False)
+    worker = slot.start(never)
+    worker.process.kill()
+    worker.process.wait()
+    assert isinstance(ask("good"), Finding)
+    assert slot.starts == 2
+
+
+def test_a_file_that_no_worker_takes_is_given_up(slot, ask, monkeypatch):
+    real = WorkerProcess.ask
+
+    def ask_a_dead_one(worker, seconds, kind, item=None, descriptor=None, **more):
+        if item == "good":
+            worker.process.kill()
+            worker.process.wait()
+        return real(worker, seconds, kind, item, descriptor, **more)
+
+    monkeypatch.setattr(WorkerProcess, "ask", ask_a_dead_one)
+    assert ask("good") == Failure("crash", 1)
+    assert slot.starts == isolation.RECEIPT_ATTEMPTS
+
+
+def test_a_worker_has_files_of_one_owner(ask):
+    owners = ["alice", "alice", "bob"]
+    first, second, third = (ask("good", owner).counters["pid"] for owner in owners)
+    assert first == second != third
+
+
+def test_work_that_nobody_wants_is_stopped(slot, ask):
+    slot.start(never)
+    unwanted = threading.Event()
+    threading.Timer(0.2, unwanted.set).start()
+    begin = time.monotonic()
+    with pytest.raises(Cancelled):
+        ask("hang", cancelled=unwanted.is_set)
+    assert time.monotonic() - begin < 0.9
+    assert isinstance(ask("good"), Finding)
+
+
+def test_a_worker_that_cannot_begin_says_why():
+    with pytest.raises(WorkerError, match="no such model"):
+        Slot(dataclasses.replace(TASK, setup=fail), 1.0).start(never)
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [
+        *({"num_asked": 99}, {"num_asked": 1, "num_decoded": 2}, {"num_packets": -1}),
+        *({"num_declared": -1}, {"decode_errors": 2**63}, {"bytes": -1}, {"duration": -0.1}),
+    ],
+)
+def test_counts_that_cannot_be_are_nonsense(counted):
+    recipe = Recipe(num_frames=32)
+    found = Finding((), MEDIA, {})
+    assert is_possible(found, MEDIA.sha256, recipe)
+    lie = dataclasses.replace(found, media=dataclasses.replace(MEDIA, **counted))
+    assert not is_possible(lie, MEDIA.sha256, recipe)
+
+
+class Work:
+    """A pool with a store; jobs are named after what they do."""
+
+    def __init__(self, folder):
+        self.store, self.troubles = Store(folder), []
+        self.pool = Pool(
+            self.store,
+            lambda job_id: folder / f"good.{job_id}",
+            self.fetch,
+            lambda job_id: None,
+            lambda found, sha256: True,
+            self.make_verdict,
+            TASK,
+            workers=1,
+            limits=Limits(seconds=5, attempts=2),
+            metrics=Metrics(),
+        )
+        self.folder = folder
+
+    def fetch(self, job, progress, cancelled):
+        if "fetch" in self.troubles:
+            self.troubles.remove("fetch")
+            raise sqlite3.OperationalError("database is locked")
+        return job
+
+    def make_verdict(self, found, seconds):
+        if "verdict" in self.troubles:
+            self.troubles.remove("verdict")
+            raise ZeroDivisionError
+        return Verdict("", Label.REAL, 0.1, (), ())
+
+    def do(self, url=None):
+        """Have a job done; return it as it ended."""
+        job_id = new_id()
+        (self.folder / f"good.{job_id}").touch()
+        self.store.add("", "a.mp4", 1, "", job_id, job_id, url)
+        self.pool.wake()
+        end = time.monotonic() + 30
+        while not (job := self.store.get(job_id)).state.is_final:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        return job
+
+
+@pytest.fixture
+def work(tmp_path):
+    work = Work(tmp_path)
+    work.pool.start()
+    yield work
+    work.pool.close()
+    work.store.close()
+
+
+def test_a_job_that_could_not_be_written_down_is_begun_anew(work):
+    work.troubles.append("fetch")
+    job = work.do("http://example.org/a.mp4")
+    assert (job.state, job.attempts) == (State.DONE, 1)
+
+
+def test_a_failure_of_our_own_ends_the_job_and_not_the_slot(work):
+    work.troubles.append("verdict")
+    job = work.do()
+    assert job.state is State.FAILED
+    assert "ZeroDivisionError" in job.problem
+    assert work.do().state is State.DONE
+
+
+def test_a_job_is_taken_up_at_once(work):
+    work.do()
+    begin = time.monotonic()
+    for _ in range(20):
+        work.do()
+    assert time.monotonic() - begin < 4  # and not once in five seconds
