@@ -145,7 +145,7 @@ def judge_person(
     )
 
 
-def level_scales(logits: NDArray[np.floating], scales: NDArray[np.int64]) -> NDArray[np.floating]:
+def level_scales(logits: NDArray[np.floating], scales: NDArray[np.int64]) -> NDArray[np.float64]:
     """Take out what the scale of the crop adds to all frames of one person that are cut at it.
 
     Without it, the most suspicious moments would be those at which the crop was cut so. The offset
@@ -159,12 +159,13 @@ def level_scales(logits: NDArray[np.floating], scales: NDArray[np.int64]) -> NDA
     Returns:
         Shape (N,), with the same mean.
     """
-    levelled = np.array(logits, dtype=np.float64)
+    levelled: NDArray[np.float64] = np.array(logits, dtype=np.float64)
     mean = levelled.mean()
     for scale in np.unique(scales):
         own = scales == scale
         levelled[own] -= (levelled[own] - mean).sum() / (own.sum() + 1)
-    return levelled + (mean - levelled.mean())
+    levelled += mean - levelled.mean()
+    return levelled
 
 
 def _decide_person(
