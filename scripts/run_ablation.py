@@ -137,7 +137,8 @@ def measure(variant: Variant, seed: int, options: argparse.Namespace) -> None:
     if not (faces / "index.parquet").exists():
         recipe = (f"crop_size={variant.size}", f"num_frames={variant.frames}")
         words = [w for s in recipe for w in ("--set", s)]
-        run("build", str(out / "dev.parquet"), "-o", str(faces), *words, "--quiet")
+        words += ("--recipe", str(bundle), "--quiet")
+        run("build", str(out / "dev.parquet"), "-o", str(faces), *words)
     judge = ("--model", str(bundle), "--stills", str(options.stills), "--quiet")
     frames = ("--frames", str(variant.frames)) if variant.weights_of else ()
     run("evaluate", str(faces), "--split", "dev", *judge, *frames, "-o", str(report))
@@ -222,7 +223,8 @@ def main() -> None:
         any("faces" in s for v in chosen for s in v.settings)
         and not (options.out / "faces").exists()
     ):
-        wide = ("--set", "crop_size=320", "--set", "margin=0.7", "--set", "num_frames=32")
+        recipe = ("--recipe", "configs/clip_gru.toml")
+        wide = (*recipe, "--set=crop_size=320", "--set=margin=0.7", "--set=num_frames=32")
         run(
             "build",
             str(options.out / "train.parquet"),

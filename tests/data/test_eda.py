@@ -26,7 +26,7 @@ from tellframe.faces.align import brighten
 from tellframe.isolation import Failure
 from tellframe.video import list_frames, read_frames
 
-RECIPE = dataclasses.replace(load_bundle().recipe, num_frames=4)
+RECIPE = dataclasses.replace(load_bundle().recipe, num_frames=4, brighten_below=60.0)
 
 
 # --- the sample -------------------------------------------------------------------------------

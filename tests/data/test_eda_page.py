@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -28,7 +29,7 @@ from tellframe.data.manifest import Video, write_manifest
 from tellframe.errors import MissingExtraError
 from tellframe.types import Face
 
-RECIPE = load_bundle().recipe
+RECIPE = dataclasses.replace(load_bundle().recipe, brighten_below=60.0)
 HOSTILE = "<script>alert(1)</script>/\u202egpj.\x1b[31m'\"&$x^2$ 日本語.mp4"
 FRAME = draw_faces(np.full((90, 160, 3), 128, np.uint8), [])
 

@@ -19,7 +19,7 @@ from tellframe.train.clips import ClipSource, join, load_scenes, match_frames, r
 from tellframe.train.shift import measure_shift
 from tellframe.video import list_frames, read_frames
 
-MODEL = load_bundle().recipe
+MODEL = dataclasses.replace(load_bundle().recipe, crop_scales=(1.0,))
 WIDE = dataclasses.replace(MODEL, margin=0.7, crop_size=160, num_frames=6, crop_format="png")
 SIZE = 240
 NO_SHIFT = np.zeros(2, dtype=np.int64)

@@ -213,8 +213,9 @@ def require_room(shards: Recipe, model: Recipe, what: str) -> None:
     if differences:
         listed = "; ".join(f"{k}: {a!r} against {b!r}" for k, (a, b) in differences.items())
         raise RecipeMismatchError(
-            f"{what} cannot feed this model, their recipes differ: {listed}; build with the "
-            "model's recipe, square crops, and a margin at least as wide"
+            f"{what} cannot feed this model, their recipes differ: {listed}; build with --recipe "
+            "and the training configuration, square crops of one scale, and a margin at least as "
+            "wide"
         )
 
 
