@@ -65,7 +65,7 @@ def never():
 
 @pytest.fixture
 def slot():
-    slot = Slot(TASK, 1.0)
+    slot = Slot(TASK, 30.0)
     yield slot
     slot.end()
 
@@ -88,9 +88,15 @@ def test_a_file_is_judged_and_followed(ask):
     assert steps == [("reading", 0, 0), ("faces", 1, 2)]  # and nothing that there is not
 
 
-@pytest.mark.parametrize(("name", "reason"), [("exit", "crash"), ("hang", "timeout")])
-def test_a_worker_that_does_not_come_back_is_replaced(slot, ask, name, reason):
-    assert ask(name) == Failure(reason, 1)
+@pytest.mark.parametrize(
+    ("name", "reason", "seconds"), [("exit", "crash", 30.0), ("hang", "timeout", 1.0)]
+)
+def test_a_worker_that_does_not_come_back_is_replaced(
+    slot, ask, name, reason, seconds, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(slot, "_seconds", seconds)
+        assert ask(name) == Failure(reason, 1)
     assert isinstance(ask("good"), Finding)
     assert slot.starts == 2
 
@@ -146,13 +152,13 @@ def test_work_that_nobody_wants_is_stopped(slot, ask):
     begin = time.monotonic()
     with pytest.raises(Cancelled):
         ask("hang", cancelled=unwanted.is_set)
-    assert time.monotonic() - begin < 0.9
+    assert time.monotonic() - begin < 20
     assert isinstance(ask("good"), Finding)
 
 
 def test_a_worker_that_cannot_begin_says_why():
     with pytest.raises(WorkerError, match="no such model"):
-        Slot(dataclasses.replace(TASK, setup=fail), 1.0).start(never)
+        Slot(dataclasses.replace(TASK, setup=fail), 30.0).start(never)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +190,7 @@ class Work:
             self.make_verdict,
             TASK,
             workers=1,
-            limits=Limits(seconds=5, attempts=2),
+            limits=Limits(seconds=30, attempts=2),
             metrics=Metrics(),
         )
         self.folder = folder
@@ -207,7 +213,7 @@ class Work:
         (self.folder / f"good.{job_id}").touch()
         self.store.add("", "a.mp4", 1, "", job_id, job_id, url)
         self.pool.wake()
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while not (job := self.store.get(job_id)).state.is_final:
             assert time.monotonic() < end
             time.sleep(0.01)
@@ -237,9 +243,8 @@ def test_a_failure_of_our_own_ends_the_job_and_not_the_slot(work):
     assert work.do().state is State.DONE
 
 
-def test_a_job_is_taken_up_at_once(work):
-    work.do()
-    begin = time.monotonic()
-    for _ in range(20):
-        work.do()
-    assert time.monotonic() - begin < 4  # and not once in five seconds
+def test_a_job_that_comes_after_the_look_for_one_is_not_left_waiting(work):
+    calls, begin = work.pool._calls, time.monotonic()
+    work.pool.wake()
+    work.pool._rest(60, calls)
+    assert time.monotonic() - begin < 30
