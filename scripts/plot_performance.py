@@ -1,6 +1,6 @@
 """Put measured timings into docs/performance.md: tables, and a plot.
 
-python scripts/plot_performance.py out/bench/*.json out/peers/peers.json
+python scripts/plot_performance.py out/bench/*.json out/peers/peers.json out/peers-folder/peers.json
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -229,10 +230,16 @@ def table_folder(results: Sequence[Result]) -> str:
     return table(head, rows) if rows else ""
 
 
-def table_peers(results: Sequence[Result]) -> str:
-    """Return the peers' seconds, and how many times tellframe's they are."""
+def table_peers(results: Sequence[Result], folder: bool = False) -> str:
+    """Return the peers' seconds, and how many times tellframe's they are.
+
+    Args:
+        results: the last of the peers' that fits is taken.
+        folder: whether many copies of each video were judged at once.
+    """
     text = ""
-    for one in [one for one in results if one["kind"] == "peers"][-1:]:
+    peers = [one for one in results if one["kind"] == "peers"]
+    for one in [one for one in peers if (one.get("copies", 1) > 1) == folder][-1:]:
         names = list(dict.fromkeys(name for row in one["videos"].values() for name in row))
         rows = []
         for video, row in one["videos"].items():
@@ -240,7 +247,8 @@ def table_peers(results: Sequence[Result]) -> str:
             rows.append((video, *cells))
         peaks = [max(row[n]["peak_rss_mb"] for row in one["videos"].values()) for n in names]
         rows.append(("peak memory", *(f"{peak:.0f} MB" for peak in peaks)))
-        text = table(("video", *names), rows) + f"\nMedians of {one['rounds']} rounds.\n"
+        copies = f", {one['copies']} copies of each video" if folder else ""
+        text = table(("video", *names), rows) + f"\nMedians of {one['rounds']} rounds{copies}.\n"
     return text
 
 
@@ -262,6 +270,7 @@ BLOCKS: Final[dict[str, Callable[[Sequence[Result]], str]]] = {
     "fresh": table_fresh,
     "folder": table_folder,
     "peers": table_peers,
+    "peers_folder": partial(table_peers, folder=True),
 }
 """What stands between "<!-- measured: NAME -->" and "<!-- end -->"."""
 

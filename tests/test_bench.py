@@ -208,20 +208,31 @@ def test_a_plot_of_the_stages(samples, tmp_path, capsys, suffix):
     assert b"h264, 4 s, 1 person, 2 frames" in content or suffix == "png"
 
 
-def test_peers_take_turns(samples, tmp_path):
-    """With the pipelines that need nothing else; the others have an environment of their own."""
-    command = [sys.executable, PEERS / "run.py", samples / "real.mp4", "--only", "tellframe"]
-    done = subprocess.run(
-        [*map(str, command), "decode", "--rounds", "2", "--out", str(tmp_path)],
+def measure_peers(video, folder, *options):
+    """Run the pipelines that need nothing else; the others have an environment of their own."""
+    command = [sys.executable, PEERS / "run.py", video, "--only", "tellframe", "decode"]
+    return subprocess.run(
+        [*map(str, command), *options, "--out", str(folder)],
         capture_output=True,
         text=True,
         check=True,
-    )
-    assert "| video | bare decode (PyAV) | `tellframe detect` |" in done.stdout
+    ).stdout
+
+
+def test_peers_take_turns(samples, tmp_path):
+    printed = measure_peers(samples / "real.mp4", tmp_path, "--rounds=2")
+    assert "| video | bare decode (PyAV) | `tellframe detect` |" in printed
     result = json.loads((tmp_path / "peers.json").read_text())
     row = result["videos"]["real.mp4"]
     assert row["tellframe"]["to_tellframe"] == 1
     assert row["tellframe"]["faces"] == row["tellframe"]["frames"] == 10
     ratio = row["decode"]["median"] / row["tellframe"]["median"]
     assert row["decode"]["to_tellframe"] == pytest.approx(ratio, abs=0.01)
-    assert (tmp_path / "peers.md").read_text() in done.stdout
+    assert (tmp_path / "peers.md").read_text() in printed
+
+
+def test_peers_share_a_folder(samples, tmp_path):
+    measure_peers(samples / "real.mp4", tmp_path, "--rounds=1", "--copies=3")
+    row = json.loads((tmp_path / "peers.json").read_text())["videos"]["real.mp4"]
+    assert row["decode"]["frames"] == 3 * 100
+    assert row["tellframe"]["frames"] == row["tellframe"]["faces"] == 3 * 10

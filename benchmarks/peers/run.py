@@ -2,6 +2,11 @@
 
     benchmarks/peers/install.sh
     python benchmarks/peers/run.py VIDEO... --rounds 3 --out out/peers
+    python benchmarks/peers/run.py VIDEO... --rounds 3 --out out/peers-folder --copies 20
+
+With `--copies`, every video is a folder of so many: tellframe judges it with its own confined
+workers, every other pipeline in as many processes as there are cores, with a thread and a share
+each.
 
 Run it in the environment that tellframe is installed in.
 """
@@ -37,14 +42,16 @@ class Worker:
         name: one of `NAMES`.
         python: of the environment that it is installed in.
         threads: that it may use.
+        workers: of tellframe, within those threads.
 
     Raises:
         RuntimeError: it ends before it is ready.
     """
 
-    def __init__(self, name: str, python: Path, threads: int) -> None:
+    def __init__(self, name: str, python: Path, threads: int, workers: int = 1) -> None:
         self.name = name
-        command = [str(python), str(HERE / "worker.py"), name, "--threads", str(threads)]
+        command = [str(python), str(HERE / "worker.py"), name]
+        command += ["--threads", str(threads), "--workers", str(workers)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -58,15 +65,18 @@ class Worker:
         self._process.stdin.close()
         self._process.wait()
 
-    def judge(self, video: Path) -> dict[str, float]:
-        """Return seconds, memory and what was seen of a video.
+    def begin(self, videos: Sequence[Path]) -> None:
+        """Let it judge videos; to be followed by `end`."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([str(video) for video in videos]) + "\n")
+        self._process.stdin.flush()
+
+    def end(self) -> dict[str, float]:
+        """Wait; return seconds, memory and what was seen of the videos.
 
         Raises:
             RuntimeError: the process has ended.
         """
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{video}\n")
-        self._process.stdin.flush()
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
@@ -77,23 +87,39 @@ class Worker:
         return json.loads(line)
 
 
+Team = Sequence[Worker]
+"""The processes of one pipeline."""
+
+
+def judge(team: Team, videos: Sequence[Path]) -> dict[str, float]:
+    """Let the processes of a pipeline share videos; return the seconds until the last is done.
+
+    What was seen, computed and held in memory is that of all of them.
+    """
+    for number, worker in enumerate(team):
+        worker.begin(videos[number :: len(team)])
+    answers = [worker.end() for worker in team]
+    total = {name: sum(answer[name] for answer in answers) for name in answers[0]}
+    return {**total, "seconds": max(answer["seconds"] for answer in answers)}
+
+
 def measure(
-    workers: Sequence[Worker], videos: Sequence[Path], rounds: int
+    teams: Sequence[Team], videos: Sequence[Path], rounds: int, copies: int
 ) -> dict[str, dict[str, list[dict[str, float]]]]:
-    """Let workers judge videos in turns, after the first video once each to warm up.
+    """Let pipelines judge videos in turns, after the first video once each to warm up.
 
     Returns:
         By name of the video and of the pipeline, the answers of all rounds.
     """
-    for worker in workers:
-        worker.judge(videos[0])
+    for team in teams:
+        judge(team, [videos[0]] * len(team))
     answers: dict[str, dict[str, list[dict[str, float]]]] = {}
     for number in range(rounds):
         for video in videos:
-            for worker in workers:
-                answer = worker.judge(video)
-                answers.setdefault(video.name, {}).setdefault(worker.name, []).append(answer)
-                say = f"[{number + 1}/{rounds}] {video.name} {worker.name}"
+            for team in teams:
+                answer, name = judge(team, [video] * copies), team[0].name
+                answers.setdefault(video.name, {}).setdefault(name, []).append(answer)
+                say = f"[{number + 1}/{rounds}] {video.name} {name}"
                 print(f"{say}: {answer['seconds']:.2f} s", file=sys.stderr, flush=True)
     return answers
 
@@ -125,8 +151,9 @@ def summarise(
 def to_markdown(result: dict[str, Any]) -> str:
     """Return the result as a table: seconds, and how many times those of tellframe they are."""
     pipelines = [name for name in NAMES if any(name in row for row in result["videos"].values())]
+    copies = f", {result['copies']} copies of each video" if result["copies"] > 1 else ""
     lines = [
-        f"Medians of {result['rounds']} rounds in turns, models loaded, on the same "
+        f"Medians of {result['rounds']} rounds in turns{copies}, models loaded, on the same "
         f"{len(result['cores'])} cores; in brackets, how many times tellframe's.",
         "",
         "| video | " + " | ".join(NAMES[name] for name in pipelines) + " |",
@@ -153,13 +180,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("videos", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--copies", type=int, default=1, help="judge each video so many times at once"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for peers.json, peers.md")
     parser.add_argument("--only", nargs="+", choices=list(NAMES), default=list(NAMES))
     parser.add_argument("--cores", default="", help="such as 0,1; default: the first two")
     parser.add_argument("--peers-python", type=Path, default=PEERS_PYTHON)
     options = parser.parse_args()
-    if options.rounds < 1:
-        parser.error("--rounds: give at least 1")
+    if min(options.rounds, options.copies) < 1:
+        parser.error("--rounds, --copies: give at least 1")
     for video in options.videos:
         if not video.is_file():
             parser.error(f"{video}: no such file")
@@ -171,15 +201,24 @@ def main() -> None:
     os.sched_setaffinity(0, cores)  # for the workers, too
     options.out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        workers = []
+        teams = []
         for name in (n for n in NAMES if n in options.only):
             python = options.peers_python if name in needs_peers else Path(sys.executable)
-            workers.append(stack.enter_context(Worker(name, python, len(cores))))
-        answers = measure(workers, [video.resolve() for video in options.videos], options.rounds)
-        versions = {worker.name: worker.versions for worker in workers}
+            side_by_side = min(options.copies, len(cores))
+            # tellframe shares out a folder by itself.
+            team = (
+                [Worker(name, python, len(cores), side_by_side)]
+                if name == "tellframe"
+                else [Worker(name, python, len(cores) // side_by_side) for _ in range(side_by_side)]
+            )
+            teams.append([stack.enter_context(worker) for worker in team])
+        videos = [video.resolve() for video in options.videos]
+        answers = measure(teams, videos, options.rounds, options.copies)
+        versions = {team[0].name: team[0].versions for team in teams}
     result = {
         "kind": "peers",
         "rounds": options.rounds,
+        "copies": options.copies,
         "cores": cores,
         "videos": summarise(answers),
         "versions": versions,

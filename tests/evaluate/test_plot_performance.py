@@ -62,6 +62,7 @@ def test_the_page_is_filled_again_and_again(tmp_path, monkeypatch):
     files = {
         "detect": [detect(), detect(frames=32, video="b.mp4")],
         "peers": {"kind": "peers", "rounds": 3, "videos": {"a.mp4": {"student": peer}}},
+        "many": {"kind": "peers", "rounds": 3, "copies": 9, "videos": {"b.mp4": {"student": peer}}},
     }
     for name, content in files.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
@@ -74,6 +75,8 @@ def test_the_page_is_filled_again_and_again(tmp_path, monkeypatch):
     assert "| 0.75 + 0.75 + 0.75 |" in text
     assert "| 300 + 200 MB | 50 MB |" in text
     assert "| a.mp4 | 3.00 s (2.00) |" in text
+    assert "| b.mp4 | 3.00 s (2.00) |" in text
+    assert "Medians of 3 rounds, 9 copies of each video." in text
     assert "measured: folder -->\nold\n" in text  # nothing of that kind was measured
     assert "![Seconds a video](page.svg)" in text
     drawn = doc.with_suffix(".svg").read_bytes()
