@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tellframe.detector import Detector, load
-from tellframe.errors import DataError, TellframeError
+from tellframe.errors import DataError, TellframeError, UsageError
 from tellframe.evaluate import compare, read_scores, summarise, write_scores
 from tellframe.evaluate.rows import Row
 from tellframe.evaluate.sources import Videos, open_source
@@ -100,6 +101,18 @@ def run_script(main: Callable[[], None]) -> None:
     except TellframeError as error:
         say(str(error))
         sys.exit(2)
+
+
+def run_tellframe(*words: str) -> None:
+    """Run a command of tellframe as a user does; its messages are shown, its results are not.
+
+    Raises:
+        UsageError: it fails.
+    """
+    command = [sys.executable, "-m", "tellframe", *words]
+    status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+    if status:
+        raise UsageError(f"tellframe {' '.join(words)}: ended with {status}; see its message")
 
 
 def load_model(options: argparse.Namespace) -> Detector:

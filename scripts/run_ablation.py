@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from measuring import run_script, run_tellframe
 from tellframe.evaluate.metrics import prepare
 from tellframe.evaluate.rows import Row, read_scores
 from tellframe.evaluate.summary import draw_weights, interval_of, sample_rows
@@ -97,15 +96,6 @@ SUBSETS: Final = {
 }
 
 
-def run(*words: str) -> None:
-    """Run a command of tellframe; end with its output where it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tellframe", *words], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(f"tellframe {' '.join(words)} ended with {done.returncode}:\n{done.stderr}")
-
-
 def write_part(labels: Path, split: str, part: Path) -> Path:
     """Write the rows of one split, with whole paths."""
     with labels.open(encoding="utf-8", newline="") as file:
@@ -131,17 +121,17 @@ def measure(variant: Variant, seed: int, options: argparse.Namespace) -> None:
         settings += [f"recipe.crop_size={variant.size}", f"optim.seed={seed}"]
         words = [w for s in settings for w in ("--set", s)]
         resume = ["--resume"] if (folder / "checkpoint.json").exists() else []
-        run("train", variant.config, "-o", str(folder), *words, *resume)
-        run("export", str(folder), "-o", str(bundle), "--name", variant.name)
+        run_tellframe("train", variant.config, "-o", str(folder), *words, *resume)
+        run_tellframe("export", str(folder), "-o", str(bundle), "--name", variant.name)
     faces = out / f"dev_{variant.size}_{variant.frames}"
     if not (faces / "index.parquet").exists():
         recipe = (f"crop_size={variant.size}", f"num_frames={variant.frames}")
         words = [w for s in recipe for w in ("--set", s)]
         words += ("--recipe", str(bundle), "--quiet")
-        run("build", str(out / "dev.parquet"), "-o", str(faces), *words)
+        run_tellframe("build", str(out / "dev.parquet"), "-o", str(faces), *words)
     judge = ("--model", str(bundle), "--stills", str(options.stills), "--quiet")
     frames = ("--frames", str(variant.frames)) if variant.weights_of else ()
-    run("evaluate", str(faces), "--split", "dev", *judge, *frames, "-o", str(report))
+    run_tellframe("evaluate", str(faces), "--split", "dev", *judge, *frames, "-o", str(report))
 
 
 Figures = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
@@ -217,7 +207,7 @@ def main() -> None:
     for split in ("train", "dev"):
         if not (options.out / f"{split}.parquet").exists():
             part = write_part(options.labels, split, options.out / f"{split}.csv")
-            run("index", str(part), "-o", str(options.out / f"{split}.parquet"))
+            run_tellframe("index", str(part), "-o", str(options.out / f"{split}.parquet"))
     chosen = [v for v in VARIANTS if not options.only or v.name in options.only]
     if (
         any("faces" in s for v in chosen for s in v.settings)
@@ -225,7 +215,7 @@ def main() -> None:
     ):
         recipe = ("--recipe", "configs/clip_gru.toml")
         wide = (*recipe, "--set=crop_size=320", "--set=margin=0.7", "--set=num_frames=32")
-        run(
+        run_tellframe(
             "build",
             str(options.out / "train.parquet"),
             "-o",
@@ -243,4 +233,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

