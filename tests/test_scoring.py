@@ -63,6 +63,27 @@ def test_person(num_valid, size, logit, label, reasons):
     assert verdict.evidence is None
 
 
+@pytest.mark.parametrize(
+    ("degraded", "size", "reasons"),
+    [
+        (None, 100, ()),
+        ([0.0, 0.79, 0.9], 100, ()),
+        ([0.0, 0.81, 0.9], 100, (Reason.DEGRADED,)),
+        ([1.0, 1.0, 1.0], 30, (Reason.TOO_SMALL, Reason.DEGRADED)),
+    ],
+)
+def test_a_person_whose_pictures_are_degraded_is_not_judged(degraded, size, reasons):
+    values = None if degraded is None else np.array(degraded)
+    decision = Decision(max_degraded=0.8)
+    verdict = judge_person(
+        clip(3, size), np.full(3, 5.0), None, Calibration(), decision, degraded=values
+    )
+    assert verdict.reasons == reasons
+    assert verdict.label is (Label.INCONCLUSIVE if reasons else Label.FAKE)
+    assert verdict.degraded == (None if values is None else np.median(values))
+    assert verdict.probability == pytest.approx(1 / (1 + math.exp(-5)))
+
+
 def test_the_logit_of_the_clip_goes_before_the_mean_of_its_frames():
     frames = np.array([-4.0, -2.0, 3.0])
     verdict = judge_person(clip(3), frames, None, Calibration(2.0, 1.0), DECISION, clip_logit=1.5)

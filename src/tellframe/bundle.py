@@ -55,7 +55,8 @@ class Bundle:
     graph: Path
     """The ONNX graph. Kind "frame": input "crops", uint8 (N, S, S, 3); outputs "logit", (N,), and
     "heat", (N, h, w). Kind "clip": inputs "crops", uint8 (N, T, S, S, 3), and "valid", bool (N, T);
-    outputs "logit", (N,), "frame_logit", (N, T), and "heat", (N, T, h, w)."""
+    outputs "logit", (N,), "frame_logit", (N, T), and "heat", (N, T, h, w). Some have one output
+    more, "degraded", (N,) or (N, T): P(the picture is badly degraded)."""
     sha256: str
     """Hex digest of the graph."""
     recipe: Recipe

@@ -214,14 +214,15 @@ class Detector:
         return tuple(
             judge_person(
                 clip,
-                frame_logits,
-                heat if self.keep_evidence else None,
+                scores.logits,
+                scores.heat if self.keep_evidence else None,
                 self.bundle.calibration,
                 self.bundle.decision,
-                clip_logit=logit,
+                clip_logit=scores.clip_logit,
+                degraded=scores.degraded,
                 num_scales=len(self.recipe.crop_scales),
             )
-            for clip, (logit, frame_logits, heat) in zip(
+            for clip, scores in zip(
                 clips, self._network.score_people([c.pixels[c.valid] for c in clips]), strict=True
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -17,10 +18,23 @@ BATCH: Final = 16
 GOLDEN_TOLERANCE: Final = 0.01
 """How far, in logits, the scores of the golden crops may lie from the stamped ones: processors
 round differently, wrong weights or a broken runtime lie far outside."""
-Scores = tuple[float | None, NDArray[np.float32], NDArray[np.float32]]
-"""Of one person: the logit of the clip, None where the frames are to be pooled; the logits of the
-frames, (N,), positive for fake; and their class activation maps, (N, h, w)."""
-_NOTHING: Final[Scores] = (None, np.zeros(0, np.float32), np.zeros((0, 1, 1), np.float32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """What a network makes of the N frames of one person."""
+
+    logits: NDArray[np.float32]
+    """Shape (N,), of the frames; positive for fake."""
+    heat: NDArray[np.float32]
+    """Shape (N, h, w), the class activation maps."""
+    clip_logit: float | None = None
+    """Of the clip as a whole; None where the frames are to be pooled."""
+    degraded: NDArray[np.float32] | None = None
+    """Shape (N,), P(the picture is badly degraded); None where the network does not tell."""
+
+
+_NOTHING: Final = Scores(np.zeros(0, np.float32), np.zeros((0, 1, 1), np.float32))
 
 
 class Network:
@@ -48,17 +62,23 @@ class Network:
             yield from (self._score_together(c) if len(c) else _NOTHING for c in crops)
         elif crops:
             # Crops of all people go through together, so that no run is short of them.
-            logits, heat = self.score(np.concatenate(crops))
+            found = self._score_frames(np.concatenate(crops))
             ends = np.cumsum([len(c) for c in crops])[:-1]
-            for own, own_heat in zip(np.split(logits, ends), np.split(heat, ends), strict=True):
-                yield None, own, own_heat
+            parts = {name: np.split(values, ends) for name, values in found.items()}
+            for person in range(len(crops)):
+                own = {name: values[person] for name, values in parts.items()}
+                yield Scores(own["logit"], own["heat"], degraded=own.get("degraded"))
 
     def _score_together(self, crops: NDArray[np.uint8]) -> Scores:
         """Run a network of the kind "clip" on the frames of one person, (T, S, S, 3)."""
         # Without the frames that are not valid, which cost as much and have no influence.
         valid = np.ones((1, len(crops)), dtype=np.bool_)
-        found = self._session.run({"crops": crops[None], "valid": valid})
-        return float(found["logit"][0]), found["frame_logit"][0], found["heat"][0]
+        found = {
+            n: v[0] for n, v in self._session.run({"crops": crops[None], "valid": valid}).items()
+        }
+        return Scores(
+            found["frame_logit"], found["heat"], float(found["logit"]), found.get("degraded")
+        )
 
     def score(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Score single crops; to a network of the kind "clip" each is a clip of one frame.
@@ -69,21 +89,23 @@ class Network:
         Returns:
             Logits of shape (N,), positive for fake, and class activation maps (N, h, w).
         """
+        found = self._score_frames(crops)
+        return found["logit"], found["heat"]
+
+    def _score_frames(self, crops: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Return the outputs of the graph for crops, (N, S, S, 3), by name; (N, ...) each."""
         parts = [
             self._run_frames(crops[i : i + BATCH]) for i in range(0, max(len(crops), 1), BATCH)
         ]
-        logits, heat = zip(*parts, strict=True)
-        return np.concatenate(logits), np.concatenate(heat)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _run_frames(
-        self, crops: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        if self.bundle.kind == "clip":
-            valid = np.ones((len(crops), 1), dtype=np.bool_)
-            found = self._session.run({"crops": crops[:, None], "valid": valid})
-            return found["logit"], found["heat"][:, 0]
-        found = self._session.run({"crops": crops})
-        return found["logit"], found["heat"]
+    def _run_frames(self, crops: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        if self.bundle.kind == "frame":
+            return self._session.run({"crops": crops})
+        valid = np.ones((len(crops), 1), dtype=np.bool_)
+        found = self._session.run({"crops": crops[:, None], "valid": valid})
+        # But for the logit of the clip, each is of the clip's only frame.
+        return {name: v if name == "logit" else v[:, 0] for name, v in found.items()}
 
     def check_golden(self) -> float:
         """Score the golden crops, or clips, again.

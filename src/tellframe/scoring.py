@@ -80,6 +80,9 @@ class Decision:
     """Fewer judged frames than this give INCONCLUSIVE."""
     min_face_size: float = 48.0
     """Smaller faces (median of the longer box side, pixels) give INCONCLUSIVE."""
+    max_degraded: float = 0.8
+    """Above this P(the picture is badly degraded), the median of a person's frames, INCONCLUSIVE;
+    1 to judge whatever the pictures are like."""
 
     def label(self, probability: float) -> Label:
         """Return the verdict on a calibrated probability, all else being well."""
@@ -105,6 +108,7 @@ def judge_person(
     decision: Decision,
     *,
     clip_logit: float | None = None,
+    degraded: NDArray[np.floating] | None = None,
     num_scales: int = 1,
 ) -> FaceVerdict:
     """Judge one person.
@@ -116,6 +120,7 @@ def judge_person(
         calibration: from logit to probability.
         decision: from probability to label.
         clip_logit: of a model that judges the clip as a whole; the frames are pooled where None.
+        degraded: shape (N,), P(the picture is badly degraded); None where the model does not tell.
         num_scales: of the crops, at which the frames take turns.
     """
     times, boxes = clip.times[clip.valid], clip.boxes[clip.valid]
@@ -125,7 +130,8 @@ def judge_person(
         )
     pooled = pool_frames(logits) if clip_logit is None else clip_logit
     probability = float(calibration.probability(pooled))
-    label, reasons = _decide_person(clip, probability, decision)
+    degradation = None if degraded is None else float(np.median(degraded))
+    label, reasons = _decide_person(clip, probability, degradation, decision)
     levelled = level_scales(logits, np.flatnonzero(clip.valid) % num_scales)
     moments = tuple(
         Moment(float(t), float(p), (float(b[0]), float(b[1]), float(b[2]), float(b[3])))
@@ -140,6 +146,7 @@ def judge_person(
         frames=len(times),
         reasons=reasons,
         face_size=clip.face_size,
+        degraded=degradation,
         moments=moments,
         evidence=None if heat is None else Evidence(clip.pixels[clip.valid], heat),
     )
@@ -169,7 +176,7 @@ def level_scales(logits: NDArray[np.floating], scales: NDArray[np.int64]) -> NDA
 
 
 def _decide_person(
-    clip: Clip, probability: float, decision: Decision
+    clip: Clip, probability: float, degraded: float | None, decision: Decision
 ) -> tuple[Label, tuple[Reason, ...]]:
     label = decision.label(probability)
     reasons = []
@@ -177,6 +184,8 @@ def _decide_person(
         reasons.append(Reason.TOO_FEW_FRAMES)
     if clip.face_size < decision.min_face_size:
         reasons.append(Reason.TOO_SMALL)
+    if degraded is not None and degraded > decision.max_degraded:
+        reasons.append(Reason.DEGRADED)
     if not reasons and label is Label.INCONCLUSIVE:
         reasons.append(Reason.UNCERTAIN)
     return (Label.INCONCLUSIVE if reasons else label), tuple(reasons)

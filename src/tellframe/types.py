@@ -31,6 +31,7 @@ class Reason(StrEnum):
     NO_FACE = "no_face"
     TOO_FEW_FRAMES = "too_few_frames"
     TOO_SMALL = "too_small"
+    DEGRADED = "degraded"
     UNREADABLE = "unreadable"
     UNCERTAIN = "uncertain"
     PARTIAL = "partial"
@@ -41,6 +42,7 @@ REASON_TEXT: Final[dict[Reason, str]] = {
     Reason.NO_FACE: "no face was found in the sampled frames",
     Reason.TOO_FEW_FRAMES: "the face is seen in too few of the sampled frames",
     Reason.TOO_SMALL: "the face is too small to be judged",
+    Reason.DEGRADED: "the picture is too blurred, noisy, dark or bright to be judged",
     Reason.UNREADABLE: "the file cannot be read as a video",
     Reason.UNCERTAIN: "the score lies between the limits for real and fake",
     Reason.PARTIAL: "only a part of the video could be decoded",
@@ -199,6 +201,9 @@ class FaceVerdict:
     """Why the label is INCONCLUSIVE; empty otherwise."""
     face_size: float = 0.0
     """Median length in pixels of the longer box side."""
+    degraded: float | None = None
+    """Median over the frames of the model's P(the picture is badly degraded); None where the model
+    does not tell."""
     moments: tuple[Moment, ...] = ()
     """Every judged frame in order of time."""
     evidence: Evidence | None = field(default=None, repr=False, compare=False)

@@ -62,6 +62,7 @@ def run_train(options: argparse.Namespace) -> int:
     need_train("train")
     from tellframe.train.config import load_config
     from tellframe.train.loop import train
+    from tellframe.train.quality import fit_probe
 
     config = load_config(options.config, options.set)
     if options.show_augment:
@@ -76,6 +77,9 @@ def run_train(options: argparse.Namespace) -> int:
         tensorboard=options.tensorboard,
     )
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, the first
+        if config.quality.crops:
+            right = fit_probe(folder, backbone=config.model.backbone)
+            print(f"degraded pictures: {right:.1%} of held-out crops told rightly")
         print(f"trained: {folder}; next: tellframe export {folder} -o BUNDLE")
     return status.DONE
 

@@ -99,7 +99,13 @@ def recalibrated(rows: Sequence[Row], calibration: Calibration, decision: Decisi
 
 
 _NOT_JUDGED: Final = frozenset(
-    (Reason.NO_FACE, Reason.UNREADABLE, Reason.TOO_FEW_FRAMES, Reason.TOO_SMALL)
+    (
+        Reason.NO_FACE,
+        Reason.UNREADABLE,
+        Reason.TOO_FEW_FRAMES,
+        Reason.TOO_SMALL,
+        Reason.DEGRADED,
+    )
 )
 """Reasons of a video of which nobody could be judged."""
 

@@ -29,6 +29,8 @@ HELP: Final[dict[Reason, str]] = {
     Reason.TOO_FEW_FRAMES: "A longer part of the video in which this person stays in the picture.",
     Reason.TOO_SMALL: "The original file in full resolution, or a close-up: copies from messengers "
     "and social networks are scaled down.",
+    Reason.DEGRADED: "The original file instead of a copy, or a part of the video in which the "
+    "face is sharp and well lit.",
     Reason.UNCERTAIN: "The original file instead of a copy, or more footage of the same person. "
     "Where there is neither, who published the video first, and when, may tell more than its "
     "pictures.",

@@ -130,6 +130,8 @@ def _limits(bundle: Bundle) -> str:
         "how hard\n  was not measured here.\n"
         f"- Faces below {decision.min_face_size:g} px and people seen in fewer than "
         f"{decision.min_frames} frames are INCONCLUSIVE.\n"
+        f"- So are people whose pictures the model takes for badly degraded, with a P above "
+        f"{decision.max_degraded:g} where it tells.\n"
         f"- FAKE from {decision.fake_from:g}, REAL to {decision.real_to:g} of the probability, "
         "INCONCLUSIVE in between.\n"
         f"- {TODO} what is known of differences between groups of people, and of attacks."

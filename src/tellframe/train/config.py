@@ -255,6 +255,19 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class QualityConfig:
+    """The probe that tells degraded pictures, fitted when the training is over."""
+
+    crops: int = 0
+    """Crops of the training data that it is fitted on, each as it is and degraded; 0 for none: the
+    model then judges whatever it is shown."""
+
+    def __post_init__(self) -> None:
+        if self.crops < 0:
+            raise ConfigError(f"[quality] crops = {self.crops}: give 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
 class TrainConfig:
     """Everything that makes a model, besides the data itself."""
 
@@ -265,6 +278,7 @@ class TrainConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as JSON-ready values."""
@@ -297,6 +311,7 @@ def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
         "batch": BatchConfig,
         "augment": AugmentConfig,
         "optim": OptimConfig,
+        "quality": QualityConfig,
     }
     for key in values:
         if key not in tables and key != "name":

@@ -22,6 +22,7 @@ from tellframe.scoring import Calibration, Decision
 from tellframe.train.card import write_card
 from tellframe.train.checkpoint import load_trained
 from tellframe.train.models import ClipModel, MeanModel
+from tellframe.train.quality import load_probe
 
 TOLERANCE: Final = 1e-4
 """Largest difference allowed between ONNX Runtime's logits and torch's in float64."""
@@ -52,10 +53,11 @@ def export(
         The largest difference of ONNX Runtime's logits to torch's in float64 on the golden crops.
 
     Raises:
-        ConfigError: see `load_trained`.
+        ConfigError: see `load_trained` and `load_probe`.
         BundleError: the exported graph does not compute the same within `TOLERANCE`.
     """
     model, config, meta = load_trained(folder, backbone=backbone)
+    model.probe = load_probe(folder, meta["step"])
     target.mkdir(parents=True, exist_ok=True)
     graph, temporary = target / "model.onnx", target / "model.onnx.part"
     try:
@@ -94,7 +96,7 @@ class _FrameGraph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
         return self.model.judge_frames(crops)
 
 
@@ -112,10 +114,10 @@ def export_graph(model: ClipModel, size: int, path: Path) -> None:
     axes = {0: "clips", 1: "frames"}
     if isinstance(model, MeanModel):
         example = {"crops": crops[:, 0]}
-        outputs, dynamic = ["logit", "heat"], {"crops": {0: "frames"}}
+        dynamic = {"crops": {0: "frames"}}
     else:
         example = {"crops": crops, "valid": torch.ones(2, 3, dtype=torch.bool)}
-        outputs, dynamic = ["logit", "frame_logit", "heat"], {"crops": axes, "valid": axes}
+        dynamic = {"crops": axes, "valid": axes}
     with warnings.catch_warnings():
         # Notes of the exporter to its own developers; parity shows whether the graph is right.
         warnings.simplefilter("ignore")
@@ -124,7 +126,7 @@ def export_graph(model: ClipModel, size: int, path: Path) -> None:
             tuple(example.values()),
             str(path),
             input_names=list(example),
-            output_names=outputs,
+            output_names=output_names(model),
             dynamic_shapes=dynamic,
             opset_version=18,
             external_data=False,
@@ -138,10 +140,16 @@ def export_graph(model: ClipModel, size: int, path: Path) -> None:
     onnx.save(exported, path)
 
 
+def output_names(model: ClipModel) -> list[str]:
+    """Return the names of the outputs of a model's graph; see `Bundle.graph`."""
+    names = ["logit", "heat"] if isinstance(model, MeanModel) else ["logit", "frame_logit", "heat"]
+    return names if model.probe is None else [*names, "degraded"]
+
+
 def parity(
     model: ClipModel, graph: Path, inputs: Mapping[str, NDArray[Any]]
 ) -> tuple[float, tuple[float, ...]]:
-    """Return the largest difference of the logits, of frames too, and ONNX Runtime's logits.
+    """Return the largest difference of all outputs but the heat, and ONNX Runtime's logits.
 
     The graph is held against torch in float64: in float32, torch itself can be 1e-4 off where a
     network amplifies rounding, and two such errors would be counted as one of the graph.
@@ -153,10 +161,11 @@ def parity(
     """
     tensors = [torch.from_numpy(array) for array in inputs.values()]
     with torch.no_grad():
-        *expected, _heat = _graph_of(copy.deepcopy(model).eval().double())(*tensors)
-    *found, _heat = Session(graph).run(inputs).values()
-    gaps = [np.abs(a.numpy() - b).max() for a, b in zip(expected, found, strict=True)]
-    return float(np.max(gaps)), tuple(float(v) for v in found[0])
+        values = _graph_of(copy.deepcopy(model).eval().double())(*tensors)
+    expected = dict(zip(output_names(model), values, strict=True))
+    found = Session(graph).run(inputs)
+    gaps = [np.abs(expected[n].numpy() - found[n]).max() for n in expected if n != "heat"]
+    return float(np.max(gaps)), tuple(float(v) for v in found["logit"])
 
 
 def _graph_of(model: ClipModel) -> nn.Module:

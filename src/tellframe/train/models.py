@@ -42,6 +42,9 @@ class ClipModel(nn.Module, ABC):
 
     kind: ClassVar[str] = "clip"
     """What its graph takes: "frame" for single crops, "clip" for the frames of a person."""
+    probe: nn.Linear | None
+    """Tells degraded pictures from features averaged over places, see `tellframe.train.quality`;
+    None in training."""
 
     def __init__(self, config: ModelConfig, recipe: Recipe) -> None:
         super().__init__()
@@ -52,6 +55,7 @@ class ClipModel(nn.Module, ABC):
         self.dropout = nn.Dropout(config.dropout)
         self.head = self._new_head(width, config)
         self.difference = nn.Conv2d(width, 1, 1)
+        self.probe = None
         self.register_buffer("mean", torch.tensor(recipe.mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(recipe.std).view(1, 3, 1, 1) * 255)
         self.train()
@@ -68,7 +72,15 @@ class ClipModel(nn.Module, ABC):
         pixels = crops.permute(0, 3, 1, 2).float()
         return self.backbone((pixels - self.mean) / self.std)  # type: ignore[no-any-return, operator]
 
-    def forward(self, crops: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def degradation(self, features: Tensor) -> Tensor:
+        """Return P(the picture is badly degraded), (N,), of feature maps, (N, C, h, w).
+
+        To be called where there is a `probe`.
+        """
+        assert self.probe is not None
+        return self.probe(features.mean(dim=(2, 3)))[:, 0].sigmoid()  # type: ignore[no-any-return]
+
+    def forward(self, crops: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
         """Judge clips.
 
         Args:
@@ -77,14 +89,19 @@ class ClipModel(nn.Module, ABC):
                 elsewhere has no influence.
 
         Returns:
-            The logit of being fake, (N,); the score of every frame in logits, (N, T); and its
-            class activation map, (N, T, h, w). The last two are 0 where not valid, the logit is
-            finite but says nothing where no frame is valid.
+            The logit of being fake, (N,); the score of every frame in logits, (N, T); its class
+            activation map, (N, T, h, w); and, where there is a `probe`, its P(the picture is badly
+            degraded), (N, T). All but the first are 0 where not valid, the logit is finite but says
+            nothing where no frame is valid.
         """
         features = _split(self.features(crops.flatten(0, 1)), valid.shape)
         logit, frame_logit, heat = self._judge(features, valid)
         frame_logit = torch.where(valid, frame_logit, 0.0)
-        return logit, frame_logit, torch.where(valid[..., None, None], heat, 0.0)
+        judged = logit, frame_logit, torch.where(valid[..., None, None], heat, 0.0)
+        if self.probe is None:
+            return judged
+        degraded = _split(self.degradation(features.flatten(0, 1)), valid.shape)
+        return *judged, torch.where(valid, degraded, 0.0)
 
     def forward_train(self, crops: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Judge clips with dropout.
@@ -165,10 +182,17 @@ class MeanModel(LinearModel):
 
     kind: ClassVar[str] = "frame"
 
-    def judge_frames(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """Score crops, uint8 (N, S, S, 3); return logits, (N,), and heat, (N, h, w)."""
-        heat = self.heat(self.features(crops))
-        return heat.mean(dim=(1, 2)), heat
+    def judge_frames(self, crops: Tensor) -> tuple[Tensor, ...]:
+        """Score crops, uint8 (N, S, S, 3).
+
+        Returns:
+            Logits, (N,), heat, (N, h, w), and, where there is a `probe`, P(the picture is badly
+            degraded), (N,).
+        """
+        features = self.features(crops)
+        heat = self.heat(features)
+        judged = heat.mean(dim=(1, 2)), heat
+        return judged if self.probe is None else (*judged, self.degradation(features))
 
 
 class AttentionModel(LinearModel):

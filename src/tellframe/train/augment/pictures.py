@@ -89,14 +89,21 @@ def blur_picture(picture: Image, sigma: float) -> Image:
 
 def noise(sample: Sample, rng: np.random.Generator) -> Sample:
     """Add the noise of a sensor: 1 to 12 grey levels, drawn anew for every frame and half."""
-    table = np.round(QUANTILES * _between(1.0, 12.0, rng)).astype(np.int16)[None]
+    sigma = _between(1.0, 12.0, rng)
+    return map_pictures(sample, lambda picture: noise_picture(picture, sigma, rng))
 
-    def add(picture: Image) -> Image:
-        # Random bytes through a table: a tenth of the time of a normal draw a value.
-        drawn = np.frombuffer(rng.bytes(picture.size), np.uint8).reshape(picture.shape)
-        return as_picture(cv2.add(picture, cv2.LUT(drawn, table), dtype=cv2.CV_8U))
 
-    return map_pictures(sample, add)
+def noise_picture(picture: Image, sigma: float, rng: np.random.Generator) -> Image:
+    """Add normal noise of that standard deviation in grey levels."""
+    # Random bytes through a table: a tenth of the time of a normal draw a value.
+    table = np.round(QUANTILES * sigma).astype(np.int16)[None]
+    drawn = np.frombuffer(rng.bytes(picture.size), np.uint8).reshape(picture.shape)
+    return as_picture(cv2.add(picture, cv2.LUT(drawn, table), dtype=cv2.CV_8U))
+
+
+def expose_picture(picture: Image, gain: float) -> Image:
+    """Multiply all values, cut off at white."""
+    return as_picture(cv2.convertScaleAbs(picture, alpha=gain))
 
 
 def jpeg(sample: Sample, rng: np.random.Generator) -> Sample:
