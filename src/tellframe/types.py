@@ -42,7 +42,7 @@ REASON_TEXT: Final[dict[Reason, str]] = {
     Reason.NO_FACE: "no face was found in the sampled frames",
     Reason.TOO_FEW_FRAMES: "the face is seen in too few of the sampled frames",
     Reason.TOO_SMALL: "the face is too small to be judged",
-    Reason.DEGRADED: "the picture is too blurred, noisy, dark or bright to be judged",
+    Reason.DEGRADED: "the picture is too blurred, noisy, compressed, dark or bright to be judged",
     Reason.UNREADABLE: "the file cannot be read as a video",
     Reason.UNCERTAIN: "the score lies between the limits for real and fake",
     Reason.PARTIAL: "only a part of the video could be decoded",

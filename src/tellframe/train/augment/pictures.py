@@ -33,18 +33,12 @@ QUANTILES: Final = np.array([NormalDist().inv_cdf((k + 0.5) / 256) for k in rang
 """Shape (256,): a normal distribution in 256 equally likely steps."""
 
 
-def _between(low: float, high: float, rng: np.random.Generator) -> float:
-    """Draw a factor whose logarithm is evenly spread: as often a third as three times something."""
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-
 def relight(sample: Sample, rng: np.random.Generator) -> Sample:
     """Change gain, contrast, colour balance and saturation; the gain drifts through time.
 
-    Gains from 0.3 to 2, cut off at white as an overexposed picture is. One picture in twenty
-    becomes grey.
+    One picture in twenty becomes grey.
     """
-    gain = _between(0.3, 2.0, rng) * (1 + rng.uniform(-0.06, 0.06, 3))
+    gain = rng.uniform(0.55, 1.3) * (1 + rng.uniform(-0.06, 0.06, 3))
     contrast, saturation = rng.uniform(0.8, 1.2), rng.uniform(0.4, 1.3)
     if rng.random() < 0.05:
         saturation = 0.0
@@ -61,8 +55,8 @@ def relight(sample: Sample, rng: np.random.Generator) -> Sample:
 
 
 def rescale(sample: Sample, rng: np.random.Generator) -> Sample:
-    """Shrink to 15 to 100 % and enlarge again: from 15 %, because faces of 48 pixels are judged."""
-    factor = _between(0.15, 1.0, rng)
+    """Shrink to 30 to 100 % and enlarge again."""
+    factor = float(rng.uniform(0.3, 1.0))
     return map_pictures(sample, lambda picture: rescale_picture(picture, factor))
 
 
@@ -77,8 +71,8 @@ def rescale_picture(picture: Image, factor: float) -> Image:
 
 
 def blur(sample: Sample, rng: np.random.Generator) -> Sample:
-    """Blur by a Gaussian of 0.3 to 4 pixels: a model that sees no blur takes it for a trace."""
-    sigma = _between(0.3, 4.0, rng)
+    """Blur by a Gaussian of 0.3 to 1.6 pixels."""
+    sigma = float(rng.uniform(0.3, 1.6))
     return map_pictures(sample, lambda picture: blur_picture(picture, sigma))
 
 
@@ -88,8 +82,8 @@ def blur_picture(picture: Image, sigma: float) -> Image:
 
 
 def noise(sample: Sample, rng: np.random.Generator) -> Sample:
-    """Add the noise of a sensor: 1 to 12 grey levels, drawn anew for every frame and half."""
-    sigma = _between(1.0, 12.0, rng)
+    """Add the noise of a sensor: 1 to 7 grey levels, drawn anew for every frame and half."""
+    sigma = rng.uniform(1, 7)
     return map_pictures(sample, lambda picture: noise_picture(picture, sigma, rng))
 
 
@@ -107,8 +101,8 @@ def expose_picture(picture: Image, gain: float) -> Image:
 
 
 def jpeg(sample: Sample, rng: np.random.Generator) -> Sample:
-    """Encode every frame as JPEG of quality 20 to 95, and decode it."""
-    quality = int(rng.integers(20, 96))
+    """Encode every frame as JPEG of quality 25 to 95, and decode it."""
+    quality = int(rng.integers(25, 96))
     return map_pictures(sample, lambda picture: jpeg_picture(picture, quality))
 
 
