@@ -88,7 +88,8 @@ def write_fold(rows: Labels, fold_of: Mapping[str, int], fold: int, path: Path) 
 
 def train(folder: Path, steps: int, settings: Sequence[str], options: argparse.Namespace) -> None:
     """Train a model, or go on where it was stopped."""
-    settings = [f"optim.steps={steps}", "data.validation=0.0", *settings, *options.set]
+    fixed = (f"optim.steps={steps}", "data.validation=0.0", "quality.crops=0")
+    settings = [*fixed, *settings, *options.set]
     words = [w for s in settings for w in ("--set", s)]
     resume = ["--resume"] if (folder / "checkpoint.json").exists() else []
     run_tellframe("train", options.config, "-o", str(folder), *words, *resume)
