@@ -4,8 +4,8 @@ What was blurred, drowned in noise or overexposed on its way has lost the traces
 real or fake, and the network judges it all the same, at times with great confidence. Its features
 do tell such pictures from others, so that a linear map of them (Alain and Bengio 2017,
 "Understanding intermediate layers using linear classifier probes") is fitted when the training is
-over: to crops of the training data as they are, and the same badly degraded. The network itself is
-left as it is.
+over: to crops of the training data as they are, and the same badly degraded, half of both encoded
+after it as videos are. The network itself is left as it is.
 """
 
 from __future__ import annotations
@@ -78,8 +78,9 @@ def fit_probe(folder: Path, *, backbone: str = "") -> float:
     rng = np.random.default_rng(config.optim.seed)
     crops = draw_crops(model, config)
     kinds = [list(DAMAGES)[k] for k in rng.integers(len(DAMAGES), size=len(crops))]
-    damaged = np.stack([DAMAGES[k](c, rng) for k, c in zip(kinds, crops, strict=True)])
-    features = np.concatenate([pool_features(model, crops), pool_features(model, damaged)])
+    damaged = [DAMAGES[k](c, rng) for k, c in zip(kinds, crops, strict=True)]
+    sent = [np.stack([send(c, rng) for c in some]) for some in (crops, damaged)]
+    features = np.concatenate([pool_features(model, some) for some in sent])
     labels = np.repeat([0, 1], len(crops))
     # Both forms of a crop fall on one side.
     held = np.tile(np.arange(len(crops)) % FOLDS == 0, 2)
@@ -147,6 +148,16 @@ def _encode(picture: Image, crf: int, scale: float) -> Image:
     """Encode a picture as a video of three equal ones; return the middle one decoded."""
     encoding = Encoding(crf=crf, preset="veryfast", scale=scale, repeats=3, kept=1)
     return as_picture(encode_h264(picture[None], encoding)[0])
+
+
+def send(picture: Image, rng: np.random.Generator) -> Image:
+    """Encode every other picture moderately, as on its way to us.
+
+    A codec changes what blur and noise look like, and is no damage by itself.
+    """
+    if rng.random() < 0.5:
+        return picture
+    return _encode(picture, int(rng.integers(17, 29)), rng.uniform(0.5, 1.0))
 
 
 @torch.no_grad()
