@@ -70,6 +70,16 @@ def test_every_damage_is_seen(faces, name):
     assert np.abs(damaged.astype(int) - picture).mean() > 1
 
 
+def test_half_of_the_pictures_reach_the_probe_through_a_codec(faces):
+    picture = faces.picture(4)
+    rng = np.random.default_rng(0)
+    sent = [quality.send(picture, rng) for _ in range(40)]
+    assert all(one.shape == picture.shape for one in sent)
+    changed = [one for one in sent if not np.array_equal(one, picture)]
+    assert 10 < len(changed) < 30
+    assert max(np.abs(one.astype(int) - picture).mean() for one in changed) < 6  # no damage
+
+
 def test_a_linear_fit_finds_the_plane():
     rng = np.random.default_rng(0)
     features = rng.normal(5.0, [1.0, 10.0, 0.1], (400, 3))
