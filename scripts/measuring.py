@@ -8,6 +8,7 @@ scripts say so and end without an error.
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import hashlib
 import json
@@ -46,6 +47,8 @@ REPORT_SECONDS: Final = 5.0
 Item = TypeVar("Item")
 Picture = NDArray[np.uint8]
 """RGB, (H, W, 3)."""
+Labels = list[dict[str, str]]
+"""Rows of a CSV of labelled videos, by column."""
 Figures = dict[str, Any]
 """What `tellframe.evaluate.summarise` returns."""
 
@@ -91,6 +94,30 @@ def open_labels(options: argparse.Namespace) -> Videos | None:
     if not isinstance(source, Videos):
         raise DataError(f"{options.labels}: give a CSV of videos, not cut clips")
     return source
+
+
+def read_labels(path: Path) -> Labels:
+    """Return the rows of a CSV of labelled videos, all columns, with whole paths."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            {**row, "path": str(path.resolve().parent / row["path"])}
+            for row in csv.DictReader(file)
+        ]
+
+
+def write_labels(rows: Labels, path: Path) -> None:
+    """Write rows of `read_labels`; the folder is made.
+
+    Raises:
+        DataError: there is none, as where a split is empty.
+    """
+    if not rows:
+        raise DataError(f"{path}: no labelled video is left to be written to it; see the splits")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def run_script(main: Callable[[], None]) -> None:

@@ -11,7 +11,6 @@ the differences count and not the figures themselves.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from measuring import run_script, run_tellframe
+from measuring import read_labels, run_script, run_tellframe, write_labels
 from tellframe.evaluate.metrics import prepare
 from tellframe.evaluate.rows import Row, read_scores
 from tellframe.evaluate.summary import draw_weights, interval_of, sample_rows
@@ -98,13 +97,7 @@ SUBSETS: Final = {
 
 def write_part(labels: Path, split: str, part: Path) -> Path:
     """Write the rows of one split, with whole paths."""
-    with labels.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    with part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        root = labels.resolve().parent
-        writer.writerows({**r, "path": root / r["path"]} for r in rows if r["split"] == split)
+    write_labels([row for row in read_labels(labels) if row["split"] == split], part)
     return part
 
 
