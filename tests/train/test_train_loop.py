@@ -10,10 +10,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from tellframe.errors import ConfigError, RecipeMismatchError
-from tellframe.train import checkpoint, loop, validation
+from tellframe.train import checkpoint, loop, tensorfile, validation
 from tellframe.train.augment import cut
 from tellframe.train.batches import Batch, PairBatches
 from tellframe.train.checkpoint import load_checkpoint, load_trained, read_checkpoint
@@ -23,6 +24,7 @@ from tellframe.train.losses import pair_losses
 from tellframe.train.models import build_model
 from tellframe.train.optimizer import build_optimizer, learning_rate, update_mean
 from tellframe.train.state import Progress, TrainState, build_state
+from tellframe.train.tensorfile import write_tensors
 from tellframe.train.validation import score, validate
 
 pytestmark = pytest.mark.train
@@ -50,8 +52,7 @@ def assert_same_tensors(a, b):
 
 
 def rewrite(folder, tensors, meta):
-    described = {"tellframe": json.dumps(meta)}
-    checkpoint.save_file(tensors, folder / "checkpoint.safetensors", described)
+    write_tensors(folder / "checkpoint.safetensors", tensors, meta)
 
 
 # The schedule.
@@ -355,9 +356,7 @@ def test_a_key_of_a_later_version_counts_as_its_default(config, run, tmp_path):
     run(config, tmp_path, stop=3)
     meta, tensors = read_checkpoint(tmp_path)
     del meta["config"]["optim"]["clip"]
-    checkpoint.save_file(
-        tensors, tmp_path / "checkpoint.safetensors", {"tellframe": json.dumps(meta)}
-    )
+    rewrite(tmp_path, tensors, meta)
     run(config, tmp_path, resume=True)
     with pytest.raises(ConfigError, match="another configuration"):
         run(changed(config, optim={"clip": 2.0}), tmp_path, resume=True)
@@ -377,7 +376,7 @@ def test_a_broken_save_leaves_the_last_checkpoint_whole(config, run, tmp_path, m
 
     run(config, tmp_path, stop=3)
     before, _ = read_checkpoint(tmp_path)
-    monkeypatch.setattr(checkpoint, "save_file", broken)
+    monkeypatch.setattr(tensorfile, "save_file", broken)
     with pytest.raises(OSError, match="disk full"):
         run(config, tmp_path, resume=True)
     assert read_checkpoint(tmp_path)[0] == before
@@ -409,8 +408,7 @@ def change_model(folder, **values):
     """Have a checkpoint say other things of its network."""
     meta, tensors = read_checkpoint(folder)
     meta["config"]["model"] |= values
-    described = {"tellframe": json.dumps(meta)}
-    checkpoint.save_file(tensors, folder / "checkpoint.safetensors", described)
+    rewrite(folder, tensors, meta)
 
 
 def test_loading_needs_no_pretrained_file(config, run, tmp_path):
@@ -686,6 +684,6 @@ def test_a_damaged_checkpoint_is_an_error_that_names_it(content, tmp_path):
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
-        checkpoint.save_file({"a": torch.zeros(1)}, path, described[content])
+        save_file({"a": torch.zeros(1)}, path, described[content])
     with pytest.raises(ConfigError, match=r"checkpoint\.safetensors: no checkpoint of ours"):
         read_checkpoint(tmp_path)

@@ -17,6 +17,7 @@ from tellframe.train.config import QualityConfig, load_config
 from tellframe.train.export import export
 from tellframe.train.models import build_model
 from tellframe.train.state import TrainState
+from tellframe.train.tensorfile import write_tensors
 from tellframe.types import Label, Reason
 
 pytestmark = pytest.mark.train
@@ -126,9 +127,14 @@ def test_a_probe_goes_with_the_weights_that_it_was_fitted_to(folder, config, tmp
     assert quality.load_probe(tmp_path, 7) is None
     with pytest.raises(ConfigError, match="step 7, not 9"):
         quality.load_probe(folder, 9)
-    (tmp_path / "quality.safetensors").write_bytes(b"no tensors")
+    path = tmp_path / "quality.safetensors"
+    path.write_bytes(b"no tensors")
     with pytest.raises(ConfigError, match=r"quality\.safetensors: no probe of ours"):
         quality.load_probe(tmp_path, 7)
+    for tensors in ({}, {"weight": torch.zeros(3)}, {"weight": torch.zeros(1, 3)}):
+        write_tensors(path, tensors, {"step": 7})
+        with pytest.raises(ConfigError, match=r"quality\.safetensors: no probe of ours"):
+            quality.load_probe(tmp_path, 7)
 
 
 def test_a_probe_has_to_be_asked_for(config, tmp_path):

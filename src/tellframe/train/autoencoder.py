@@ -7,17 +7,14 @@ all people, trained on real faces alone, gives as many matched pairs as there ar
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,6 +23,7 @@ from tellframe.faces.align import TEMPLATE, similarity_transform
 from tellframe.train.augment import MAKERS, Frames, Image, Maker, Points, Sample
 from tellframe.train.augment.blends import blend_faces, bring_face, warp_frame
 from tellframe.train.augment.sample import as_picture
+from tellframe.train.tensorfile import read_tensors, write_tensors
 
 SIZES: Final = (64, 96, 128)
 """Sides in pixels of the first deepfakes (64) and of DFDC's own (Dolhansky et al. 2020: 128)."""
@@ -195,9 +193,8 @@ def train_autoencoder(
 
 def save(coder: Autoencoder, path: Path) -> None:
     """Write an autoencoder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     shape = {"size": coder.size, "width": coder.width, "bottleneck": coder.bottleneck}
-    save_file(coder.state_dict(), path, metadata={"autoencoder": json.dumps(shape)})
+    write_tensors(path, coder.state_dict(), shape)
 
 
 def load_autoencoders(paths: Sequence[str]) -> tuple[Autoencoder, ...]:
@@ -221,11 +218,10 @@ def load(path: Path) -> Autoencoder:
     Raises:
         ConfigError: the file is not one.
     """
+    shape, tensors = read_tensors(path, "autoencoder")
     try:
-        with safe_open(path, "pt") as file:
-            shape: dict[str, Any] = json.loads((file.metadata() or {})["autoencoder"])
         coder = Autoencoder(**shape)
-        coder.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        coder.load_state_dict(tensors)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{path}: no autoencoder: {error}") from error
     return coder.eval().requires_grad_(False)

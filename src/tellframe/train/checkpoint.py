@@ -9,20 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tellframe.errors import ConfigError
 from tellframe.train.config import ModelConfig, TrainConfig, config_from_dict
 from tellframe.train.models import ClipModel, build_model
 from tellframe.train.state import Progress, TrainState
+from tellframe.train.tensorfile import read_tensors, write_tensors
 
 
 def save_best(folder: Path, config: TrainConfig, mean_model: nn.Module, step: int) -> None:
     """Write the running mean as best.safetensors; replaced only when complete."""
     tensors = {f"mean.{k}": v for k, v in mean_model.state_dict().items()}
-    _write_tensors(folder / "best.safetensors", tensors, _describe(config, step))
+    write_tensors(folder / "best.safetensors", tensors, _describe(config, step))
 
 
 def save_checkpoint(folder: Path, config: TrainConfig, state: TrainState, step: int) -> None:
@@ -36,7 +35,7 @@ def save_checkpoint(folder: Path, config: TrainConfig, state: TrainState, step: 
         "progress": dataclasses.asdict(state.progress),
         "scaler": state.scaler.state_dict(),
     }
-    _write_tensors(folder / "checkpoint.safetensors", tensors, meta)
+    write_tensors(folder / "checkpoint.safetensors", tensors, meta)
     text = folder / "checkpoint.json.part"
     text.write_text(json.dumps(meta, indent=2), encoding="utf-8")
     text.replace(folder / "checkpoint.json")
@@ -65,7 +64,7 @@ def save_average(folder: Path, config: TrainConfig, runs: Sequence[Path]) -> Non
     mean = {k: sums[k].to(v.dtype) for k, v in model.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"mean.{k}": v for k, v in mean.items()}
-    _write_tensors(folder / "checkpoint.safetensors", tensors, _describe(config, 0))
+    write_tensors(folder / "checkpoint.safetensors", tensors, _describe(config, 0))
 
 
 def _describe(config: TrainConfig, step: int) -> dict[str, Any]:
@@ -75,16 +74,6 @@ def _describe(config: TrainConfig, step: int) -> dict[str, Any]:
         "recipe_digest": config.recipe.digest,
         "config": config.to_dict(),
     }
-
-
-def _write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".part")
-    save_file(
-        {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
-        temporary,
-        metadata={"tellframe": json.dumps(meta)},
-    )
-    temporary.replace(path)
 
 
 def read_checkpoint(
@@ -98,17 +87,11 @@ def read_checkpoint(
     path = folder / f"{name}.safetensors"
     if not path.is_file():
         raise ConfigError(f"{folder}: holds no {path.name}; train first")
-    try:
-        with safe_open(path, "pt") as file:
-            # The tensor file carries its own description: the JSON beside it is for people.
-            meta = json.loads((file.metadata() or {})["tellframe"])
-        if not isinstance(meta, dict) or not isinstance(meta.get("config"), dict):
-            raise TypeError("it does not describe a training")
-        return meta, load_file(path)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{path}: no checkpoint of ours, or damaged ({error!r:.200}); train again"
-        ) from error
+    # The tensor file carries its own description: the JSON beside it is for people.
+    meta, tensors = read_tensors(path, "checkpoint")
+    if not isinstance(meta.get("config"), dict):
+        raise ConfigError(f"{path}: does not describe a training; train again")
+    return meta, tensors
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -18,8 +18,6 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from tellframe.errors import ConfigError
@@ -38,6 +36,7 @@ from tellframe.train.config import TrainConfig
 from tellframe.train.data import load_data
 from tellframe.train.loop import build_batches
 from tellframe.train.models import ClipModel
+from tellframe.train.tensorfile import read_tensors, write_tensors
 
 DAMAGES: Final[Mapping[str, Callable[[Image, np.random.Generator], Image]]] = {
     "blur": lambda picture, rng: blur_picture(picture, len(picture) * rng.uniform(0.01, 0.022)),
@@ -87,13 +86,11 @@ def fit_probe(folder: Path, *, backbone: str = "") -> float:
     weight, bias = fit_linear(features[~held], labels[~held])
     right = ((features[held] @ weight + bias > 0) == labels[held]).mean()
     weight, bias = fit_linear(features, labels)
-    temporary = folder / f"{_NAME}.part"
     tensors = {
         "weight": torch.from_numpy(weight[None].astype(np.float32)),
         "bias": torch.tensor([bias], dtype=torch.float32),
     }
-    save_file(tensors, temporary, metadata={"step": str(meta["step"])})
-    temporary.replace(folder / _NAME)
+    write_tensors(folder / _NAME, tensors, {"step": meta["step"]})
     return float(right)
 
 
@@ -110,19 +107,17 @@ def load_probe(folder: Path, step: int) -> nn.Linear | None:
     path = folder / _NAME
     if not path.is_file():
         return None
-    try:
-        with safe_open(path, "pt") as file:
-            fitted = (file.metadata() or {})["step"]
-            weight, bias = file.get_tensor("weight"), file.get_tensor("bias")
-    except (OSError, SafetensorError, KeyError) as error:
-        raise ConfigError(f"{path}: no probe of ours, or damaged ({error!r:.200})") from error
-    if fitted != str(step):
+    meta, tensors = read_tensors(path, "probe")
+    if meta.get("step") != step:
         raise ConfigError(
-            f"{path}: was fitted to the weights of step {fitted}, not {step}; remove it, or train "
-            "to the end to have it fitted again"
+            f"{path}: was fitted to the weights of step {meta.get('step')}, not {step}; remove it, "
+            "or train to the end to have it fitted again"
         )
-    probe = nn.Linear(weight.shape[1], 1)
-    probe.load_state_dict({"weight": weight, "bias": bias})
+    try:
+        probe = nn.Linear(tensors["weight"].shape[1], 1)
+        probe.load_state_dict(tensors)
+    except (KeyError, IndexError, RuntimeError) as error:
+        raise ConfigError(f"{path}: no probe of ours ({error!r:.200}); make it anew") from error
     return probe
 
 
