@@ -43,7 +43,9 @@ BASE: Final = (
     "data.validation=0.12",
     "optim.lr=4e-4",
 )
-"""What the base is trained on, besides what the configuration says."""
+"""How the base is trained, besides what the configuration says."""
+FROM_BASE: Final = ("model.pretrained=''", "model.frozen_stages=2")
+"""How the models of the folds are."""
 
 
 def deal_out(rows: Labels, folds: int) -> dict[str, int]:
@@ -94,8 +96,8 @@ def judge_fold(fold: int, options: argparse.Namespace) -> list[Row]:
         out / f"fold-{fold}{end}" for end in (".csv", "", "-bundle", "-report")
     )
     if not (report / "scores.csv").exists():
-        start = (f"model.start='{out / 'base'}'", "model.pretrained=''")
-        train(run, options.steps, (*start, f"data.labels='{labels}'"), options)
+        own = (f"model.start='{out / 'base'}'", f"data.labels='{labels}'")
+        train(run, options.steps, (*FROM_BASE, *own), options)
         if not (bundle / "bundle.json").exists():
             run_tellframe("export", str(run), "-o", str(bundle), "--name", f"fold-{fold}")
         judge = ("--model", str(bundle), "--split", HELD, "--quiet")
