@@ -215,6 +215,25 @@ def test_groups_without_a_wanted_picture_are_skipped(name, skips, streams, monke
 
 
 @pytest.mark.parametrize(
+    ("name", "decoded"),
+    [
+        ("h264", 0),
+        ("h264 in fragments", 0),
+        ("h264 in flash", 0),
+        ("h264 in a transport stream", 0),
+        ("h264 with open groups", 1),
+        ("h264 with gradual refresh", 1),
+        ("hevc with open groups", 1),
+    ],
+)
+def test_a_keyframe_is_tried_only_where_it_may_need_others(name, decoded, streams, monkeypatch):
+    tried = []
+    monkeypatch.setattr("tellframe.listing.decode_packet", lambda _, p, __: tried.append(p) or [])
+    list_frames(streams(name))
+    assert sum(packet is not None for packet in tried) == decoded
+
+
+@pytest.mark.parametrize(
     ("name", "skips"),
     [
         ("h264 with a pyramid", True),

@@ -1,12 +1,13 @@
 """List the pictures of a video by its packets: true time stamps, whatever the header claims.
 
-Nothing is decoded for it but one keyframe; what is wanted of the pictures is decoded by
+At most one keyframe is decoded for it; what is wanted of the pictures is decoded by
 `tellframe.video`, which opens the file once more.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,13 @@ MAX_GAP: Final = 3600.0
 """Seconds between two pictures beyond which time stamps are not believed."""
 BUFFER: Final = 1 << 16
 """Bytes that are read at once."""
+H264_TYPE: Final = 0x1F
+"""The bits of a NAL unit's first byte that hold its type (ISO/IEC 14496-10, 7.3.1)."""
+H264_IDR: Final = 5
+"""Type of the NAL units of an IDR picture."""
+LENGTH_AT: Final = 4
+"""Place of the size of lengths in the settings of H.264 in MP4 and Matroska, less one, in two bits
+(ISO/IEC 14496-15, 5.3.3.1)."""
 
 Source = str | Path | VideoFile
 """A video: the path of a local file, or the open file."""
@@ -85,7 +93,7 @@ class Listing:
 
 
 def list_frames(path: Source, limits: FileLimits = FILE_LIMITS) -> Listing:
-    """List the pictures of a video; all but one keyframe without decoding them.
+    """List the pictures of a video without decoding them, but for one keyframe in doubt.
 
     Args:
         path: a local file, or one that is open.
@@ -162,7 +170,8 @@ def open_stream(path: VideoFile, limits: FileLimits = FILE_LIMITS) -> Iterator[t
     try:
         container = av.open(
             Reader(path),
-            options={"max_pixels": str(limits.pixels)},
+            # Or FFmpeg decodes pictures to guess what packets will say: 23 ms in 1080p.
+            options={"max_pixels": str(limits.pixels), "skip_frame": "all"},
             # No protocol at all: the bytes come from the reader, and nothing else is opened.
             container_options={"protocol_whitelist": "none", "format_whitelist": DEMUXERS},
             metadata_errors="replace",
@@ -185,6 +194,7 @@ def open_stream(path: VideoFile, limits: FileLimits = FILE_LIMITS) -> Iterator[t
                 f"{path}: pictures of {codec.width} x {codec.height} pixels, more than the limit "
                 f"of {limits.pixels}; scale the video down, or see --max-pixels"
             )
+        codec.skip_frame = "DEFAULT"
         codec.options = {"max_pixels": str(limits.pixels)}  # pictures may grow within a stream
         if codec.name == "h264":  # it would guess how far pictures are reordered and lose some
             codec.options["strict"] = "strict"
@@ -210,10 +220,7 @@ def _list_packets(
             if packet.has_sidedata("encryption_info"):  # what decodes of it by chance is noise
                 raise DecodeError(f"{path}: it is encrypted; give it decrypted")
             if stamps and packet.is_keyframe and not tried:
-                # Where pictures are refreshed bit by bit, a keyframe alone does not give one.
-                tried = True
-                alone = decode_packet(codec, packet, Tally()) + decode_packet(codec, None, Tally())
-                can_skip = bool(alone)
+                tried, can_skip = True, _stands_alone(codec, packet)
             if stamps and packet.has_sidedata("new_extradata"):
                 tried, can_skip = True, False  # who begins later would miss the new settings
             if not packet.is_discard:
@@ -228,6 +235,35 @@ def _list_packets(
     except DAMAGE:
         broken = True  # what came before the damage is still worth a verdict
     return np.array(stamps), np.array(keyed, dtype=np.bool_), np.array(shown, np.int64), broken
+
+
+def _stands_alone(codec: Any, packet: Any) -> bool:
+    """Tell whether decoding can begin at a keyframe.
+
+    Where pictures are refreshed bit by bit, it cannot. An IDR picture of H.264 needs nothing from
+    before it (ISO/IEC 14496-10, 7.4.1.2.4), others are tried.
+    """
+    if codec.name == "h264" and H264_IDR in _unit_types(bytes(packet), codec.extradata or b""):
+        return True
+    return bool(decode_packet(codec, packet, Tally()) + decode_packet(codec, None, Tally()))
+
+
+def _unit_types(data: bytes, settings: bytes) -> Iterator[int]:
+    """Yield the types of the NAL units of an H.264 packet.
+
+    Args:
+        data: units behind their lengths, where the settings begin with version 1 (ISO/IEC 14496-15,
+            5.3.3), or else behind start codes.
+        settings: of the stream.
+    """
+    if settings[:1] != b"\x01" or len(settings) < LENGTH_AT + 1:
+        firsts = re.findall(rb"\x00\x00\x01(.)", data, re.DOTALL)
+        yield from (first[0] & H264_TYPE for first in firsts)
+        return
+    length, at = settings[LENGTH_AT] % 4 + 1, 0
+    while at + length < len(data):
+        yield data[at + length] & H264_TYPE
+        at += length + int.from_bytes(data[at : at + length])
 
 
 def _present(
