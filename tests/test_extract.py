@@ -161,6 +161,23 @@ def test_a_false_face_is_dropped_and_counted(scene, wanted):
     assert extraction.counters["faces_detected"] == 7
 
 
+@pytest.mark.parametrize(("search_every", "searched"), [(0.0, 6), (0.01, 5), (99.0, 1)])
+def test_who_comes_in_the_last_frame_is_not_looked_for(search_every, searched, scene, wanted):
+    class Detector(FakeDetector):
+        followed = 0
+
+        def follow(self, image, _faces) -> list[Face]:
+            self.followed += 1
+            return self.detect(image)
+
+    detector = Detector(find_wanderer(wanted).find)
+    (clip,) = extract_clips(
+        scene, dataclasses.replace(RECIPE, search_every=search_every), detector
+    ).clips
+    assert clip.valid.all()
+    assert detector.followed == len(wanted) - searched
+
+
 def test_a_video_without_a_face_gives_no_clips(scene):
     extraction = extract_clips(scene, RECIPE, FakeDetector(lambda n: []))
     assert extraction.clips == ()

@@ -7,6 +7,7 @@ is always fed as it was trained.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ import numpy as np
 from tellframe.faces import FaceDetector
 from tellframe.faces.align import brighten, crop_face
 from tellframe.faces.finder import FaceFinder
-from tellframe.faces.track import FaceTrack, Sighting, Tracker, keep_people
+from tellframe.faces.track import FaceTrack, Sighting, Tracker, keep_people, least_sightings
 from tellframe.limits import FILE_LIMITS, FileLimits
 from tellframe.recipe import Recipe
 from tellframe.types import Clip, Frame, Media
@@ -64,7 +65,10 @@ def extract_clips(
     """
     listing = list_frames(path, limits)
     wanted = SAMPLERS[recipe.sampling](listing.times, recipe.num_frames)
-    tracker, finder = Tracker(), FaceFinder(detector, recipe.search_every)
+    # In the last frames nobody new is looked for, who would be seen too seldom to be kept.
+    late = listing.times[wanted[len(wanted) + 1 - least_sightings(len(wanted)) :]]
+    until = late[0] if len(late) and recipe.search_every else math.inf
+    tracker, finder = Tracker(), FaceFinder(detector, recipe.search_every, until)
     frames = read_frames(path, listing, wanted, threads=threads, limits=limits)
     times: list[float] = []
     num_faces, rotation = 0, 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -34,8 +36,8 @@ class Detector:
         return list(faces)[: self.present]
 
 
-def calls(times, detector, every=0.99):
-    finder = FaceFinder(detector, every)
+def calls(times, detector, every=0.99, until=math.inf):
+    finder = FaceFinder(detector, every, until)
     for time in times:
         finder.find(FRAME, time)
     return detector.calls
@@ -49,6 +51,12 @@ def test_known_faces_are_followed_until_a_search_is_due():
 @pytest.mark.parametrize("every", [0.0, 0.99])
 def test_ten_frames_of_ten_seconds_are_all_searched(every):
     assert calls(np.arange(10) + 0.5, Detector(), every) == ["search"] * 10
+
+
+def test_nobody_new_is_looked_for_at_the_end():
+    times = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
+    assert calls(times, Detector(), until=2.0) == ["search", "follow"] * 2 + ["follow"] * 2
+    assert calls(times, Detector(present=0), until=2.0) == ["search"] * 6
 
 
 def test_frames_without_a_known_face_are_all_searched():

@@ -17,11 +17,14 @@ class FaceFinder:
     Args:
         detector: looks at whole pictures, and near known faces.
         search_every: seconds after which a whole picture is searched again, for those who came.
+        until: seconds from which on this is no longer done.
     """
 
-    def __init__(self, detector: FaceDetector, search_every: float) -> None:
+    def __init__(
+        self, detector: FaceDetector, search_every: float, until: float = math.inf
+    ) -> None:
         self._detector = detector
-        self._search_every = search_every
+        self._search_every, self._until = search_every, until
         self._searched = -math.inf
         self._shape: tuple[int, ...] = ()
         self._faces: list[Face] = []
@@ -36,8 +39,8 @@ class FaceFinder:
             time: seconds.
             new_scene: whether the frame comes after a scene cut.
         """
-        due = new_scene or time - self._searched >= self._search_every
-        if self._faces and not due and image.shape == self._shape:
+        due = time < self._until and time - self._searched >= self._search_every
+        if self._faces and not (due or new_scene) and image.shape == self._shape:
             faces = self._detector.follow(image, self._faces)
             if len(faces) == len(self._faces):
                 self._faces = faces

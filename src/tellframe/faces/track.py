@@ -6,6 +6,7 @@ face belongs to the track that it is nearest to in place, size and looks, never 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
@@ -151,6 +152,11 @@ def _centre(face: Face) -> NDArray[np.float32]:
     return np.asarray((face.box[:2] + face.box[2:]) / 2, dtype=np.float32)
 
 
+def least_sightings(num_frames: int) -> int:
+    """Return in how many of the sampled frames a person has to be seen to be kept beside others."""
+    return math.ceil(min(3, MIN_SHARE * num_frames))
+
+
 def keep_people(tracks: list[FaceTrack], num_frames: int) -> tuple[list[FaceTrack], Counter[str]]:
     """Drop false faces: what flashes up, and prints on clothes, posters and screens.
 
@@ -167,7 +173,7 @@ def keep_people(tracks: list[FaceTrack], num_frames: int) -> tuple[list[FaceTrac
     kept = []
     for track in tracks:
         seen = len(track.sightings)
-        if seen < min(3, MIN_SHARE * num_frames) and seen < longest:
+        if seen < least_sightings(num_frames) and seen < longest:
             dropped["short"] += 1
         elif seen >= 3 and largest and track is not largest and _is_print_beside(track, largest):
             dropped["print"] += 1
