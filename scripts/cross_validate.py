@@ -45,7 +45,7 @@ BASE: Final = (
 )
 """How the base is trained, besides what the configuration says."""
 FROM_BASE: Final = ("model.pretrained=''", "model.frozen_stages=2")
-"""How the models of the folds are."""
+"""How the models of the folds are trained, besides."""
 
 
 def deal_out(rows: Labels, folds: int) -> dict[str, int]:

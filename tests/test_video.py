@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from tellframe import video
 from tellframe.errors import DecodeError, LimitError, MediaNotFoundError, NoVideoError
-from tellframe.listing import open_stream
+from tellframe.listing import _unit_types, open_stream
 from tellframe.video import (
     SAMPLERS,
     list_frames,
@@ -231,6 +231,13 @@ def test_a_keyframe_is_tried_only_where_it_may_need_others(name, decoded, stream
     monkeypatch.setattr("tellframe.listing.decode_packet", lambda _, p, __: tried.append(p) or [])
     list_frames(streams(name))
     assert sum(packet is not None for packet in tried) == decoded
+
+
+@given(st.binary(max_size=200), st.binary(max_size=8))
+def test_any_bytes_are_read_as_units(data, extradata):
+    types = list(_unit_types(data, extradata))
+    assert all(0 <= kind < 32 for kind in types)
+    assert len(types) <= len(data)
 
 
 @pytest.mark.parametrize(
