@@ -23,6 +23,8 @@ from typing import Any, Final
 import tellframe
 
 ROOT: Final = Path(__file__).resolve().parents[1]
+EVERY: Final = 100
+"""Files from one look at what is held to the next."""
 FIFTH: Final = 5
 """The second fifth of the files, when all is warm, is compared with the last."""
 GROWTH: Final = {"rss_mb": 1.1, "worker_rss_mb": 1.1, "descriptors": 1.0, "children": 1.0}
@@ -36,8 +38,8 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    if options.files < FIFTH * 100:
-        parser.error(f"--files: at least {FIFTH * 100}, or nothing can be compared")
+    if options.files < FIFTH * EVERY:
+        parser.error(f"--files: at least {FIFTH * EVERY}, or nothing can be compared")
     with tempfile.TemporaryDirectory() as folder:
         rows = list(soak(options.files, options.workers, Path(folder)))
     fault = find_growth(rows)
@@ -60,7 +62,7 @@ def soak(count: int, workers: int, folder: Path) -> Iterator[dict[str, Any]]:
         if number % 1000 == 0:
             for child in children():
                 os.kill(child, 9)
-        if number % 100 == 0:
+        if number % EVERY == 0:
             living = children()
             yield {
                 "files": number,

@@ -65,7 +65,8 @@ def extract_clips(
     """
     listing = list_frames(path, limits)
     wanted = SAMPLERS[recipe.sampling](listing.times, recipe.num_frames)
-    # In the last frames nobody new is looked for, who would be seen too seldom to be kept.
+    # In the last frames nobody new is looked for, who would be seen too seldom to be kept, unless
+    # the recipe wants every frame searched.
     late = listing.times[wanted[len(wanted) + 1 - least_sightings(len(wanted)) :]]
     until = late[0] if len(late) and recipe.search_every else math.inf
     tracker, finder = Tracker(), FaceFinder(detector, recipe.search_every, until)

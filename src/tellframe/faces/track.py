@@ -168,12 +168,13 @@ def keep_people(tracks: list[FaceTrack], num_frames: int) -> tuple[list[FaceTrac
         The tracks to keep, and how many were dropped by cause ("short", "print").
     """
     dropped: Counter[str] = Counter()
+    least = least_sightings(num_frames)
     longest = max((len(t.sightings) for t in tracks), default=0)
     largest = max((t for t in tracks if len(t.sightings) >= 3), key=lambda t: t.size, default=None)
     kept = []
     for track in tracks:
         seen = len(track.sightings)
-        if seen < least_sightings(num_frames) and seen < longest:
+        if seen < least and seen < longest:
             dropped["short"] += 1
         elif seen >= 3 and largest and track is not largest and _is_print_beside(track, largest):
             dropped["print"] += 1

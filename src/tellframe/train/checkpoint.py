@@ -62,7 +62,6 @@ def save_average(folder: Path, config: TrainConfig, runs: Sequence[Path]) -> Non
         for name, tensor in model.state_dict().items():
             sums[name] = sums.get(name, 0) + tensor.double() / len(runs)
     mean = {k: sums[k].to(v.dtype) for k, v in model.state_dict().items()}
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"mean.{k}": v for k, v in mean.items()}
     write_tensors(folder / "checkpoint.safetensors", tensors, _describe(config, 0))
 

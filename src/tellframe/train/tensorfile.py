@@ -18,7 +18,10 @@ _KEY: Final = "tellframe"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write tensors and their description; replaces what was there only when complete."""
+    """Write tensors and their description; replaces what was there only when complete.
+
+    The folder is made where it is missing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
