@@ -64,6 +64,7 @@ def test_a_request_says_little_and_takes_no_proxy(server, tmp_path, monkeypatch)
     [
         ("/page", NoVideoError, "is a web page, not a video: give the direct link of the file"),
         ("/page_in_disguise", NoVideoError, "is a web page"),
+        ("/page_in_pieces", NoVideoError, "is a web page"),
         ("/playlist", NoVideoError, "is a playlist"),
         ("/playlist_in_disguise", NoVideoError, "is a playlist"),
         ("/manifest", NoVideoError, "is a playlist"),

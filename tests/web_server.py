@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -78,6 +79,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_page_in_disguise(self) -> None:
         self.answer(b"\n <!DOCTYPE html><title>Watch</title>", Content_Type="video/mp4")
+
+    def send_page_in_pieces(self) -> None:
+        page = b"<!DOCTYPE html><title>Watch</title>"
+        self.answer(page[:1], Content_Length=str(len(page)))
+        with suppress(OSError):
+            for position in range(1, len(page)):
+                time.sleep(0.005)
+                self.wfile.write(page[position : position + 1])
 
     def send_playlist(self) -> None:
         self.answer(b"...", Content_Type="application/vnd.apple.mpegurl")

@@ -285,10 +285,11 @@ def _read_body(
         )
     _check_kind(shown, answer.headers.get_content_type(), b"")
     total = answer.length or 0  # http.client's reading of Content-Length; None where there is none
-    done = 0
+    done, head = 0, b""
     while chunk := answer.read1(_CHUNK):
-        if not done:
-            _check_kind(shown, "", chunk[:_HEAD])
+        if len(head) < _HEAD:  # a server may send the first bytes one by one
+            head += chunk[: _HEAD - len(head)]
+            _check_kind(shown, "", head)
         done += len(chunk)
         if max(done, total) > limits.bytes:
             raise LimitError(
