@@ -93,7 +93,7 @@ def test_a_video_that_cannot_be_read_is_no_timing(detector, samples, tmp_path):
     bad = tmp_path / "bad.mp4"
     bad.write_text("no video")
     with pytest.raises(DecodeError, match=r"bad\.mp4"):
-        bench.bare_decode(bad)
+        bench.bare_decode(bad, 1)
     with pytest.raises(MediaError, match=r"bad\.mp4"):
         bench_detect(detector, bad, 1)
     with pytest.raises((DataError, DecodeError), match=r"bad\.mp4"):

@@ -39,7 +39,10 @@ class Tellframe:
 
     def __init__(self, threads: int, workers: int) -> None:
         from tellframe.detector import load
+        from tellframe.runtime import usable_cores
 
+        # As a user has it: no number where all cores are meant.
+        threads = 0 if threads == usable_cores() else threads
         self.detector = load(threads=threads, workers=workers, keep_evidence=False)
 
     def judge_all(self, paths: Sequence[Path]) -> dict[str, float]:

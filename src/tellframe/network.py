@@ -52,8 +52,7 @@ class Network:
 
     def __init__(self, bundle: Bundle, threads: int = 0) -> None:
         self.bundle = bundle
-        # A clip cannot be cut into batches, see `BATCH`; without, 32 frames took twice as long.
-        self._session = Session(bundle.graph, threads, keep_memory=bundle.kind == "clip")
+        self._session = Session(bundle.graph, threads)
 
     def score_people(self, crops: Sequence[NDArray[np.uint8]]) -> Iterator[Scores]:
         """Score the crops of each person of a video.

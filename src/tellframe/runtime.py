@@ -33,16 +33,13 @@ class Session:
     Args:
         source: path of the graph, or its bytes.
         num_threads: threads that one run uses; 0 takes all cores that this process may use.
-        keep_memory: whether the memory of the largest run is kept for the next ones.
 
     Raises:
         BundleError: the graph is missing, unreadable, keeps weights in other files, or is not a
             graph that can be run here.
     """
 
-    def __init__(
-        self, source: str | Path | bytes, num_threads: int = 0, *, keep_memory: bool = False
-    ) -> None:
+    def __init__(self, source: str | Path | bytes, num_threads: int = 0) -> None:
         import onnxruntime
 
         if isinstance(source, bytes):
@@ -55,9 +52,8 @@ class Session:
         options.log_severity_level = 3  # errors only
         options.intra_op_num_threads = num_threads or usable_cores()
         options.inter_op_num_threads = 1
-        # The arena and the memory patterns keep the largest block of every shape ever seen. Face
-        # detectors see a new shape with every picture size, so that memory would only ever grow.
-        options.enable_cpu_mem_arena = keep_memory
+        # A plan of the memory is kept for every shape ever seen, and P-Net sees new ones with every
+        # picture size. The arena only keeps what the largest run took.
         options.enable_mem_pattern = False
         # Threads that spin between runs take the cores away from the video decoder.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

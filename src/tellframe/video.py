@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tellframe.errors import DecodeError, LimitError
 from tellframe.limits import FILE_LIMITS, FileLimits
 from tellframe.listing import DAMAGE, Listing, Source, decode_packet, list_frames, open_stream
+from tellframe.runtime import usable_cores
 from tellframe.types import Frame
 from tellframe.videofile import open_video_file
 
@@ -42,6 +43,14 @@ VIDEO_SUFFIXES: Final = frozenset(
 MIN_SKIP: Final = 16
 """Fewer undecoded packets than this between two wanted pictures are decoded nevertheless: to
 drain and refill the decoder would cost more than they do."""
+IN_FLIGHT: Final = 4
+"""Pictures of H.264 and HEVC that are decoded at a time, for each core. They wait for those that
+they refer to, and all of them while Python handles a finished one. Other codecs gain nothing, and
+AV1's decoder, which divides its work otherwise, loses."""
+IN_FLIGHT_BYTES: Final = 128 * 2**20
+"""What they may take together, unless there is one a core: 8K pictures have 50 MB each."""
+_MAX_IN_FLIGHT: Final = 16
+"""FFmpeg advises against more."""
 SPARE: Final = 2
 """Packets decoded after a wanted one, for a picture in its place where it yields none: where it is
 damaged, or hidden, as VP8's are that only serve as a reference."""
@@ -101,7 +110,7 @@ def read_frames(
         path: the file that was listed.
         listing: what `list_frames` found; its tally says afterwards what this came to.
         wanted: positions in `listing.times`, ascending.
-        threads: decoder threads; 0 for one a core.
+        threads: decoder threads; 0 for as many as keep all cores busy.
         limits: what the video may ask for; beyond `limits.decoded` pictures the rest is left.
 
     Yields:
@@ -117,7 +126,7 @@ def read_frames(
         return
     with open_video_file(path) as file, open_stream(file, limits) as (container, stream):
         stream.thread_type = "AUTO"
-        stream.thread_count = threads
+        stream.thread_count = threads or _choose_threads(stream.codec_context)
         pictures = _decode(container, stream, listing, positions)
         pictures = itertools.islice(pictures, limits.decoded)
         for position, picture in _pick(pictures, listing, positions):
@@ -137,6 +146,15 @@ def read_frames(
             f"{path}: no picture could be decoded; is the file damaged or encrypted, or are its "
             f"pictures larger than {limits.pixels} pixels?"
         )
+
+
+def _choose_threads(codec: Any) -> int:
+    """Return how many decoder threads, with a picture each, keep all cores busy."""
+    cores = usable_cores()
+    if codec.name not in ("h264", "hevc"):
+        return cores
+    size = max(codec.width * codec.height, 1) * 3 // 2  # 4:2:0
+    return max(cores, min(IN_FLIGHT * cores, _MAX_IN_FLIGHT, IN_FLIGHT_BYTES // size))
 
 
 def plan_segments(listing: Listing, wanted: NDArray[np.int64]) -> list[tuple[int, int]]:

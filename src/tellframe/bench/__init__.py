@@ -90,12 +90,12 @@ def time_in_turns(
     )
 
 
-def bare_decode(path: Path, threads: int = 0) -> int:
+def bare_decode(path: Path, threads: int) -> int:
     """Decode every picture of a file in turn, converting none; return how many there were.
 
     Args:
         path: the video.
-        threads: of the decoder; 0 for one a core.
+        threads: of the decoder.
 
     Raises:
         DecodeError: it cannot be decoded to its end.

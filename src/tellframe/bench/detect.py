@@ -55,10 +55,11 @@ def bench_detect(
     verdict = detector.detect(path)
     alone = _without_worker(detector)
     alone.detect(path)
+    threads = detector.threads or usable_cores()
     staged: list[dict[str, float]] = []
     timings, computed = time_in_turns(
         {
-            "bare_decode": lambda: bare_decode(path, detector.threads),
+            "bare_decode": lambda: bare_decode(path, threads),
             "detect": lambda: detector.detect(path),
             "detect_in_process": lambda: alone.detect(path),
             "stages": lambda: staged.append(time_stages(alone, path)),

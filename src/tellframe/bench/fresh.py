@@ -12,6 +12,7 @@ from typing import Any, Final
 from tellframe.bench import Timing, bare_decode
 from tellframe.detector import Detector
 from tellframe.errors import DataError
+from tellframe.runtime import usable_cores
 
 _DETECT: Final = """
 import json, sys, time
@@ -64,7 +65,8 @@ def bench_fresh(detector: Detector, path: Path, rounds: int = 5) -> dict[str, An
     overrides = {k: mine for k, (mine, _) in detector.recipe.differences(bundle.recipe).items()}
     source = str(Path(str(bundle.graph)).parent)
     judge = json.dumps([source, detector.threads, overrides, str(path)])
-    decode = json.dumps([str(path), detector.threads])
+    threads = detector.threads or usable_cores()
+    decode = json.dumps([str(path), threads])
     seconds: dict[str, list[float]] = {"detect": [], "bare_decode": [], "warm_bare_decode": []}
     parts: dict[str, list[float]] = {"imports": [], "load": [], "verdict": []}
     peaks = {"detect": 0.0, "detect_workers": 0.0, "bare_decode": 0.0}
@@ -72,7 +74,7 @@ def bench_fresh(detector: Detector, path: Path, rounds: int = 5) -> dict[str, An
         facts, spent = _run(_DETECT, judge)
         decode_facts, decode_spent = _run(_DECODE, decode)
         begin = time.perf_counter()
-        bare_decode(path, detector.threads)
+        bare_decode(path, threads)
         warm = time.perf_counter() - begin
         if not number:
             continue
