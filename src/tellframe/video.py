@@ -153,7 +153,7 @@ def _choose_threads(codec: Any) -> int:
     cores = usable_cores()
     if codec.name not in ("h264", "hevc"):
         return cores
-    size = max(codec.width * codec.height, 1) * 3 // 2  # 4:2:0
+    size: int = max(codec.width * codec.height, 1) * 3 // 2  # 4:2:0
     return max(cores, min(IN_FLIGHT * cores, _MAX_IN_FLIGHT, IN_FLIGHT_BYTES // size))
 
 
@@ -179,9 +179,11 @@ def _decode(
     codec, segments = stream.codec_context, deque(plan_segments(listing, wanted))
     positions = np.full(int(listing.packets.max()) + 1, -1)  # -1: decoded, but not shown
     positions[listing.packets] = np.arange(len(listing.packets))
-    # Left out, pictures cannot be counted. The wanted ones and their spares never are.
+    # Left out, pictures cannot be counted. The wanted ones never are, and no spares at an end: in
+    # between, the next picture that others refer to takes the place of one that yields none.
     skips = listing.stamped and codec.name in DISPOSING
-    whole = {packet + i for packet in listing.packets[wanted].tolist() for i in range(SPARE + 1)}
+    whole = set(listing.packets[wanted].tolist())
+    whole.update(last - i for _, last in segments for i in range(SPARE))
     try:
         for number, packet in enumerate(p for p in container.demux(stream) if p.size):
             if number > segments[0][1]:

@@ -31,6 +31,8 @@ def suppress_overlaps(
     Returns:
         The indices of the kept boxes, best first.
     """
+    if len(scores) < 2:
+        return np.arange(len(scores))
     order = np.argsort(-scores, kind="stable")
     kept: list[NDArray[np.intp]] = []
     while order.size:
@@ -63,10 +65,11 @@ def overlaps(
         Shape (N, M), from 0 to 1; 0 where a box has no area.
     """
     border = np.float32(1 if by_smaller else 0)
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    sides = np.maximum(high - low + border, 0)
-    shared = sides[..., 0] * sides[..., 1]
+    # Axis by axis: with both in the last dimension, numpy takes three times as long.
+    begin = [np.maximum(first[:, None, i], second[None, :, i]) for i in (0, 1)]
+    end = [np.minimum(first[:, None, i], second[None, :, i]) for i in (2, 3)]
+    sides = [np.maximum(high - low + border, 0) for low, high in zip(begin, end, strict=True)]
+    shared = sides[0] * sides[1]
     areas = [np.prod(np.maximum(b[:, 2:] - b[:, :2] + border, 0), axis=1) for b in (first, second)]
     if by_smaller:
         whole = np.minimum(areas[0][:, None], areas[1][None, :])

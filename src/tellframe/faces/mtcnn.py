@@ -50,27 +50,57 @@ larger than its target. Reading the full picture every time took twice as long o
 boxes came no closer to those of facenet-pytorch."""
 
 _REACH: Final = 0.6
-"""How far a face is looked for around its old box, in sides of that box."""
+"""How far a face is looked for around its old place, in sides of its old box."""
 _FITS: Final = (0.4, 2.0)
 """Sides of P-Net's window, in sides of the old box, at which the face is looked for again."""
+_GRID: Final = 64
+"""Pixels to which parts of a picture are rounded, so that up to 1/64 of the size the copies of a
+part are those of the whole."""
+
+_Box = tuple[float, float, float, float]
 
 
 class Halvings:
-    """A picture with its copies at 1/2, 1/4, 1/8 ... of the size, made when first asked for."""
+    """A picture with its copies at 1/2, 1/4, 1/8 ... of the size, made when first asked for.
 
-    def __init__(self, picture: Image.Image) -> None:
-        self.size = picture.size
-        self._copies = [picture]
+    Args:
+        image: shape (H, W, 3), RGB, uint8.
+        parts: xyxy boxes outside of which probably nothing is asked for. Copies of them alone are
+            made; where they do not suffice, copies of the whole picture.
+    """
 
-    def resize(self, box: tuple[int, int, int, int], size: tuple[int, int]) -> Image.Image:
+    def __init__(self, image: NDArray[np.uint8], parts: Sequence[_Box] = ()) -> None:
+        self._image = image
+        self.size = (image.shape[1], image.shape[0])
+        self._parts = [self._round(part) for part in parts]
+        self._copies: dict[tuple[int, int, int, int], list[Image.Image]] = {}
+
+    def resize(self, box: _Box, size: tuple[int, int]) -> Image.Image:
         """Return the pixels inside xyxy `box` of the full picture at (width, height) `size`."""
+        part = next((p for p in self._parts if _holds(p, box)), (0, 0, *self.size))
+        left, top, right, bottom = part
+        if part not in self._copies:
+            pixels = self._image[top:bottom, left:right]
+            self._copies[part] = [Image.fromarray(np.ascontiguousarray(pixels))]
+        copies = self._copies[part]
         step = min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1])
         halvings = max(0, math.floor(math.log2(max(step, 1e-9) / _SPARE)))
-        while len(self._copies) <= halvings:
-            self._copies.append(self._copies[-1].reduce(2))
+        while len(copies) <= halvings:
+            copies.append(copies[-1].reduce(2))
         # A power of two divides exactly; an odd side leaves half a pixel over, which the box cuts.
-        divided = tuple(side / 2**halvings for side in box)
-        return self._copies[halvings].resize(size, Image.Resampling.HAMMING, box=divided)
+        place = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+        divided = tuple(side / 2**halvings for side in place)
+        return copies[halvings].resize(size, Image.Resampling.HAMMING, box=divided)
+
+    def _round(self, part: _Box) -> tuple[int, int, int, int]:
+        """Grow a box to the grid, and cut off what lies outside of the picture."""
+        left, top = (max(math.floor(side / _GRID) * _GRID, 0) for side in part[:2])
+        right, bottom = (math.ceil(side / _GRID) * _GRID for side in part[2:])
+        return left, top, min(right, self.size[0]), min(bottom, self.size[1])
+
+
+def _holds(part: _Box, box: _Box) -> bool:
+    return all(part[i] <= box[i] and box[i + 2] <= part[i + 2] for i in (0, 1))
 
 
 class MtcnnDetector:
@@ -109,7 +139,7 @@ class MtcnnDetector:
         scales = pyramid_scales(height, width, self._min_face_size, self._factor)
         if not scales:
             return []
-        picture = Halvings(Image.fromarray(np.ascontiguousarray(image)))
+        picture = Halvings(image)
         boxes = self._propose(picture, scales)
         boxes = self._refine(picture, boxes)
         faces = self._finish(picture, boxes)
@@ -127,8 +157,9 @@ class MtcnnDetector:
         """
         height, width = image.shape[:2]
         scales = pyramid_scales(height, width, self._min_face_size, self._factor)
-        picture = Halvings(Image.fromarray(np.ascontiguousarray(image)))
-        boxes = self._propose(picture, scales, [face.box for face in faces])
+        near = [face.box for face in faces]
+        picture = Halvings(image, [_surroundings(box) for box in near])
+        boxes = self._propose(picture, scales, near)
         found = self._finish(picture, self._refine(picture, boxes))
         return sorted(found, key=lambda face: -face.size)
 
@@ -144,15 +175,18 @@ class MtcnnDetector:
             windows = [whole] if near is None else list(_windows_near(near, scale, size))
             if not windows:
                 continue
-            level = np.asarray(picture.resize((0, 0, width, height), size))
+            across, down = width / size[0], height / size[1]
+            parts = []
             for x0, y0, x1, y1 in windows:
-                probability, offsets = slide(self._pnet, level[y0:y1, x0:x1])
-                corner = (x0, y0)
-                proposals = decode_proposals(
-                    probability, offsets, scale, self._thresholds[0], corner
+                box = x0 * across, y0 * down, min(x1 * across, width), min(y1 * down, height)
+                level = np.asarray(picture.resize(box, (x1 - x0, y1 - y0)))
+                probability, offsets = slide(self._pnet, level)
+                parts.append(
+                    decode_proposals(probability, offsets, scale, self._thresholds[0], (x0, y0))
                 )
-                keep = suppress_overlaps(proposals[:, :4], proposals[:, 4], _SAME_LEVEL_OVERLAP)
-                found.append(proposals[keep])
+            proposals = np.concatenate(parts)
+            keep = suppress_overlaps(proposals[:, :4], proposals[:, 4], _SAME_LEVEL_OVERLAP)
+            found.append(proposals[keep])
         proposals = np.concatenate(found)
         proposals = proposals[suppress_overlaps(proposals[:, :4], proposals[:, 4], _OVERLAP)]
         return square(shift(proposals[:, :4], proposals[:, 5:], border=0))
@@ -179,6 +213,14 @@ class MtcnnDetector:
         return [Face(boxes[i], landmarks[i], float(scores[i])) for i in keep]
 
 
+def _surroundings(box: _Array) -> _Box:
+    """Return all that P-Net's windows near a box reach, and a little more, as xyxy."""
+    side = float((box[2:] - box[:2]).max())
+    reach = (_REACH + _FITS[1] * 0.75) * side
+    x, y = ((box[:2] + box[2:]) / 2).tolist()
+    return x - reach, y - reach, x + reach, y + reach
+
+
 def _windows_near(
     boxes: Sequence[_Array], scale: float, size: tuple[int, int]
 ) -> Iterator[tuple[int, int, int, int]]:
@@ -191,8 +233,11 @@ def _windows_near(
         side = float((box[2:] - box[:2]).max())
         if not _FITS[0] * side <= _CELL / scale <= _FITS[1] * side:
             continue
-        low = ((box[:2] - _REACH * side) * scale / _STRIDE).astype(int).clip(0) * _STRIDE
-        high = np.minimum(np.ceil((box[2:] + _REACH * side) * scale).astype(int) + _CELL, size)
+        centre = (box[:2] + box[2:]) / 2
+        low = np.floor((centre - _REACH * side) * scale - _CELL / 2).astype(int)
+        low = low.clip(0) // _STRIDE * _STRIDE
+        high = np.ceil((centre + _REACH * side) * scale + _CELL / 2).astype(int)
+        high = np.minimum(high, size)
         if (high - low >= _CELL).all():
             yield int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
