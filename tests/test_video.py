@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -503,6 +504,28 @@ def test_a_damaged_picture_is_replaced_by_the_next_whole_one(
     media = listing.media
     assert (media.num_asked, media.num_decoded, media.decode_errors) == (1, 1, 0)
     assert not media.partial
+
+
+@pytest.mark.parametrize(
+    ("codec", "width", "height", "cores", "threads"),
+    [
+        ("h264", 1920, 1080, 2, 8),
+        ("hevc", 1920, 1080, 2, 8),
+        ("h264", 1920, 1080, 64, 16),
+        ("h264", 1920, 1080, 6, 16),
+        ("h264", 0, 0, 2, 8),  # the header does not say
+        ("h264", 7680, 4320, 1, 2),  # 100 MB
+        ("h264", 7680, 4320, 4, 4),  # one a core nevertheless
+        ("libdav1d", 1920, 1080, 2, 2),
+        ("libdav1d", 1920, 1080, 64, 16),
+    ],
+)
+def test_the_decoder_has_several_pictures_a_core_under_way(
+    codec, width, height, cores, threads, monkeypatch
+):
+    monkeypatch.setattr(video, "usable_cores", lambda: cores)
+    context = types.SimpleNamespace(name=codec, width=width, height=height)
+    assert video._choose_threads(context) == threads
 
 
 def test_a_cut_file_says_what_its_header_announces(make_video, tmp_path):

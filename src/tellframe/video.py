@@ -49,8 +49,8 @@ they refer to, and all of them while Python handles a finished one. Other codecs
 AV1's decoder, which divides its work otherwise, loses."""
 IN_FLIGHT_BYTES: Final = 128 * 2**20
 """What they may take together, unless there is one a core: 8K pictures have 50 MB each."""
-_MAX_IN_FLIGHT: Final = 16
-"""FFmpeg advises against more."""
+MAX_THREADS: Final = 16
+"""Of a decoder; FFmpeg advises against more."""
 SPARE: Final = 2
 """Packets decoded after a wanted one, for a picture in its place where it yields none: where it is
 damaged, or hidden, as VP8's are that only serve as a reference."""
@@ -150,11 +150,11 @@ def read_frames(
 
 def _choose_threads(codec: Any) -> int:
     """Return how many decoder threads, with a picture each, keep all cores busy."""
-    cores = usable_cores()
+    cores = min(usable_cores(), MAX_THREADS)
     if codec.name not in ("h264", "hevc"):
         return cores
     size: int = max(codec.width * codec.height, 1) * 3 // 2  # 4:2:0
-    return max(cores, min(IN_FLIGHT * cores, _MAX_IN_FLIGHT, IN_FLIGHT_BYTES // size))
+    return max(cores, min(IN_FLIGHT * cores, MAX_THREADS, IN_FLIGHT_BYTES // size))
 
 
 def plan_segments(listing: Listing, wanted: NDArray[np.int64]) -> list[tuple[int, int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tellframe.faces import boxes, mtcnn
 from tellframe.runtime import Session
@@ -160,8 +159,7 @@ def test_halvings_keep_the_place(size):
     # On a ramp, every resized pixel must show the value at its own centre.
     width, height = size
     ramp = np.linspace(0, 255, width, dtype=np.float32).round().astype(np.uint8)
-    picture = Image.fromarray(np.repeat(np.tile(ramp, (height, 1))[..., None], 3, axis=2))
-    halvings = mtcnn.Halvings(picture)
+    halvings = mtcnn.Halvings(np.repeat(np.tile(ramp, (height, 1))[..., None], 3, axis=2))
     for columns in (max(1, width // 2), max(1, width // 5), max(1, width // 11)):
         small = halvings.resize((0, 0, width, height), (columns, max(1, height // 7)))
         centres = (np.arange(columns) + 0.5) / columns * (width - 1 + 1 / columns)
@@ -171,6 +169,24 @@ def test_halvings_keep_the_place(size):
         assert np.abs(found - expected)[inner].max(initial=0) < 255 / columns * 0.5 + 2
 
 
+@pytest.mark.parametrize("box", [(310, 200, 350, 240), (290, 180, 390, 280), (250, 140, 410, 300)])
+def test_halvings_of_a_part_are_those_of_the_whole(box):
+    image = np.random.default_rng(0).integers(0, 256, (487, 661, 3), np.uint8)
+    of_part = mtcnn.Halvings(image, [(0, 0, 90, 90), (240, 130, 420, 310)])
+    size = (24, 24)
+    expected = np.asarray(mtcnn.Halvings(image).resize(box, size))
+    np.testing.assert_array_equal(np.asarray(of_part.resize(box, size)), expected)
+    assert [copies[0].size for copies in of_part._copies.values()] == [(256, 192)]
+
+
+def test_halvings_beyond_their_part_are_those_of_the_whole():
+    image = np.random.default_rng(0).integers(0, 256, (487, 661, 3), np.uint8)
+    box, size = (100, 100, 661, 487), (24, 24)
+    expected = np.asarray(mtcnn.Halvings(image).resize(box, size))
+    found = mtcnn.Halvings(image, [(240, 130, 420, 310)]).resize(box, size)
+    np.testing.assert_array_equal(np.asarray(found), expected)
+
+
 def test_a_box_outside_the_picture_is_dropped():
     class Network:
         def run(self, inputs):
@@ -178,7 +194,7 @@ def test_a_box_outside_the_picture_is_dropped():
             assert pixels.shape[1:] == (3, 24, 24)
             return {"probability": np.full(len(pixels), 0.5, np.float32)}
 
-    picture = mtcnn.Halvings(Image.new("RGB", (50, 40)))
+    picture = mtcnn.Halvings(np.zeros((40, 50, 3), np.uint8))
     given = array([-30, -30, -2, -2], [-5, -5, 20, 20], [60, 5, 90, 35], [30, 20, 80, 70])
     kept, out = mtcnn._look(Network(), picture, given, 24)
     np.testing.assert_array_equal(kept, given[[1, 3]])
@@ -194,7 +210,7 @@ def test_more_crops_than_a_batch():
             sizes.append(len(pixels))
             return {"probability": np.full(len(pixels), 0.5, np.float32)}
 
-    picture = mtcnn.Halvings(Image.new("RGB", (50, 40)))
+    picture = mtcnn.Halvings(np.zeros((40, 50, 3), np.uint8))
     given = np.tile(array([1, 1, 30, 30]), (150, 1))
     _, out = mtcnn._look(Network(), picture, given, 24)
     assert out["probability"].shape == (150,)
