@@ -15,8 +15,7 @@ from tellframe.runtime import Session
 
 BATCH: Final = 5
 """Crops that go through the network at once. The widest layer of EfficientNet-Lite0 then takes
-24 MB: beyond 32 MiB, glibc asks the kernel for every buffer anew, and 30 crops at once took one and
-a half times as long as six times five."""
+24 MB; more at a time took no less."""
 GOLDEN_TOLERANCE: Final = 0.01
 """How far, in logits, the scores of the golden crops may lie from the stamped ones: processors
 round differently, wrong weights or a broken runtime lie far outside."""

@@ -52,7 +52,7 @@ class Session:
         options.log_severity_level = 3  # errors only
         options.intra_op_num_threads = num_threads or usable_cores()
         options.inter_op_num_threads = 1
-        # A plan of the memory is kept for every shape ever seen, and P-Net sees new ones with every
+        # Plans of the memory are kept for every shape ever seen, and P-Net sees new ones with every
         # picture size. The arena only keeps what the largest run took.
         options.enable_mem_pattern = False
         # Threads that spin between runs take the cores away from the video decoder.
