@@ -57,7 +57,7 @@ def extract_clips(
         path: a local file, or one that is open.
         recipe: how.
         detector: the recipe's face detector, see `tellframe.faces.load_face_detector`.
-        threads: decoder threads; 0 for one a core.
+        threads: decoder threads; 0 for as many as keep all cores busy.
         limits: what the video may ask for.
 
     Raises:

@@ -44,7 +44,7 @@ class IsolatedExtractor:
     Args:
         recipe: how videos become clips.
         workers: how many.
-        threads: of the decoder and of the face detector in each; 0 for one a core.
+        threads: of the decoder and of the face detector in each; 0 to use all cores.
         limits: what one file may cost.
         file_limits: what one may ask for.
     """

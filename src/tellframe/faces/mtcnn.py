@@ -214,9 +214,12 @@ class MtcnnDetector:
 
 
 def _surroundings(box: _Array) -> _Box:
-    """Return all that P-Net's windows near a box reach, and a little more, as xyxy."""
+    """Return what P-Net's windows near a box reach, and a quarter of the largest more, as xyxy.
+
+    So much may be added by the grid of the cells, and by the pixels that resizing averages.
+    """
     side = float((box[2:] - box[:2]).max())
-    reach = (_REACH + _FITS[1] * 0.75) * side
+    reach = (_REACH + _FITS[1] * (0.5 + 0.25)) * side
     x, y = ((box[:2] + box[2:]) / 2).tolist()
     return x - reach, y - reach, x + reach, y + reach
 
