@@ -61,8 +61,13 @@ def save_average(folder: Path, config: TrainConfig, runs: Sequence[Path]) -> Non
         load_start(run, config, model)
         for name, tensor in model.state_dict().items():
             sums[name] = sums.get(name, 0) + tensor.double() / len(runs)
-    mean = {k: sums[k].to(v.dtype) for k, v in model.state_dict().items()}
-    tensors = {f"mean.{k}": v for k, v in mean.items()}
+    model.load_state_dict({k: sums[k].to(v.dtype) for k, v in model.state_dict().items()})
+    save_start(folder, config, model)
+
+
+def save_start(folder: Path, config: TrainConfig, model: nn.Module) -> None:
+    """Write a model that no run of its own made, to be exported or started from."""
+    tensors = {f"mean.{k}": v for k, v in model.state_dict().items()}
     write_tensors(folder / "checkpoint.safetensors", tensors, _describe(config, 0))
 
 
