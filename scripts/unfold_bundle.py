@@ -1,6 +1,6 @@
 """Make a training folder of a bundle, for `[model] start`: to go on from a shipped model.
 
-    python scripts/unfold_bundle.py configs/frame_lite0.toml runs/shipped --model frame_lite0
+    python scripts/unfold_bundle.py configs/frame_lite0.toml runs/shipped
 
 In a bundle's graph every batch norm is folded into the convolution before it. Here each gets the
 mean and variance that its convolution gives on crops of the configuration's training data, and the
@@ -11,6 +11,7 @@ The difference map is in no bundle and starts anew.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -24,12 +25,14 @@ from tellframe.bundle import Bundle, load_bundle
 from tellframe.errors import ConfigError, TellframeError
 from tellframe.runtime import Session
 from tellframe.train.checkpoint import save_start
-from tellframe.train.config import TrainConfig, load_config
+from tellframe.train.config import QualityConfig, TrainConfig, load_config
 from tellframe.train.models import MeanModel, build_model
 from tellframe.train.quality import draw_crops
 
 TOLERANCE: Final = 1e-3
 """Largest difference allowed between the logits of the graph and of the unfolded network."""
+CROPS: Final = 640
+"""Of the training data, whose statistics the batch norms get."""
 BATCH: Final = 32
 
 
@@ -145,7 +148,7 @@ def unfold(config: TrainConfig, bundle: Bundle, folder: Path) -> float:
         raise ConfigError('[model] head: only "mean" is unfolded; another can start from it')
     model.eval()
     load_folded(model, bundle)
-    crops = draw_crops(model, config)
+    crops = draw_crops(model, replace(config, quality=QualityConfig(crops=CROPS)))
     unfold_norms(model, torch.from_numpy(crops))
     shown = crops[:BATCH]
     with torch.no_grad():
@@ -159,9 +162,7 @@ def unfold(config: TrainConfig, bundle: Bundle, folder: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "config", help="configuration whose data gives the crops, [quality] how many"
-    )
+    parser.add_argument("config", help="configuration whose data gives the crops")
     parser.add_argument("output", type=Path, help="training folder to write")
     parser.add_argument("--model", metavar="BUNDLE", help="default: the shipped one")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")

@@ -153,7 +153,8 @@ class MtcnnDetector:
         """Find faces again near where they were, largest first.
 
         As `detect`, but P-Net looks at their surroundings alone, at the levels of the pyramid that
-        fit their sizes: the finest ones, at which small faces would be found, cost most.
+        fit their sizes: the finest ones, at which small faces would be found, cost most. And fewer
+        boxes that overlap go on to O-Net.
 
         Args:
             image: shape (H, W, 3), RGB, uint8.
