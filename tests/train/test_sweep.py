@@ -617,7 +617,7 @@ def test_settings_that_the_configuration_refuses_together(config, played, tmp_pa
     assert not all(refused)
     assert [o.state == "failed" for o in outcomes] == refused
     assert {o.error for o in outcomes if o.error} == {
-        "[augment]: one of self_blend, swap_blend, painted_blend must be above 0"
+        "[augment]: one of self_blend, swap_blend, painted_blend, local_blend must be above 0"
     }
 
 

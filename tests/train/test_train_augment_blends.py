@@ -11,6 +11,7 @@ import pytest
 from tellframe.train.augment import Sample, blends
 from tellframe.train.augment.blends import (
     blend,
+    local_blend,
     match_colour,
     mixup,
     part_blend,
@@ -21,6 +22,7 @@ from tellframe.train.augment.blends import (
 from tellframe.train.augment.masks import (
     EYES,
     HULL,
+    LOCAL,
     LOWER,
     MOUTH,
     NOSE,
@@ -115,6 +117,29 @@ def test_face_blends_leave_far_corners_unchanged(faces, name):
             far = distance_outside(place(HULL, small.landmarks[at]), gap.shape[1]) > 35
             assert gap[at][far].max() <= 1  # rounding of the blend
             assert gap[at][~far].max() > 3
+
+
+@pytest.mark.parametrize("part", [EYES, NOSE, MOUTH, LOWER], ids=["eyes", "nose", "mouth", "lower"])
+def test_local_blend_changes_a_part_alone(faces, monkeypatch, part):
+    monkeypatch.setattr(blends, "LOCAL", (part,))
+    sample, other = faces.sample(1), faces.sample(2)
+    outline = place(part, sample.landmarks[0])
+    away = distance_outside(outline, faces.side) > 0.5 * np.ptp(outline, axis=0).mean()
+    of_other = []
+    for rng in rngs():
+        state = rng.bit_generator.state
+        made = local_blend(sample, other, rng)
+        gap = np.abs(made.fake.astype(int) - made.real)[0].max(axis=2)
+        assert gap[away].max() <= 1  # rounding of the blend
+        assert gap[~away].max() > 3
+        rng.bit_generator.state = state
+        alone = local_blend(sample, sample, rng)
+        of_other.append(not np.array_equal(alone.fake, made.fake))
+    assert len(set(of_other)) == 2  # now another person's, now a copy of its own
+
+
+def test_local_blend_takes_every_part_and_never_the_whole():
+    assert {id(p) for p in LOCAL} == {id(p) for p in PARTS} - {id(HULL)}
 
 
 def test_self_blend_shows_the_altered_background_in_both_halves(faces):

@@ -173,6 +173,10 @@ def test_blends_are_made_of_reals_alone(faces):
             {"self_blend": 0.0, "painted_blend": 0.5},
             {"swap_blend", "painted_blend", "part_blend"},
         ),
+        (
+            {"self_blend": 0.0, "swap_blend": 0.0, "local_blend": 0.1},
+            {"local_blend", "part_blend"},
+        ),
     ],
 )
 def test_makers_are_drawn_by_their_weights(faces, weights, names):

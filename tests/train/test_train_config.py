@@ -55,6 +55,7 @@ def toml(tmp_path):
             "[model] frozen: random weights would stay random; set",
         ),
         ({"model": {"frozen_stages": 2}}, "[model] frozen: random weights would stay random"),
+        ({"model": {"stages": -1}}, "[model] stages = -1 is out of range"),
         ({"model": {"frozen_stages": -1}}, "[model] frozen_stages = -1 is out of range"),
         ({"optim": {"precision": "half"}}, "[optim] precision = 'half': did you mean"),
         ({"model": {"backbone": 3}}, "[model]: backbone = 3 must be of type str"),

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from tellframe.bundle import golden_crops, load_bundle
 from tellframe.cli import run
-from tellframe.errors import BundleError, ConfigError
+from tellframe.errors import BundleError, ConfigError, RecipeMismatchError
 from tellframe.recipe import Recipe
 from tellframe.runtime import Session
 from tellframe.scoring import Calibration, Decision
 from tellframe.train import export as room
 from tellframe.train import loop
-from tellframe.train.checkpoint import load_trained, save_checkpoint
+from tellframe.train.checkpoint import load_start, load_trained, save_checkpoint, save_start
 from tellframe.train.config import load_config
 from tellframe.train.export import export, export_graph, parity
 from tellframe.train.models import build_model
+from tellframe.train.optimizer import update_mean
 from tellframe.train.state import TrainState
 
 pytestmark = pytest.mark.train
@@ -59,7 +62,7 @@ def folder(config, tmp_path_factory):
 def exported(folder, tmp_path_factory):
     """The bundle of that folder, and the gap that was measured; never written to by a test."""
     target = tmp_path_factory.mktemp("bundles") / "tiny"
-    return target, export(folder, target, version="1.2.3")
+    return target, export([folder], target, version="1.2.3")
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +185,7 @@ def test_a_new_bundle_is_not_calibrated_unless_it_takes_one_over(
         decision=Decision(fake_from=0.9),
         metrics={"all": {"auc": 0.9}},
     )
-    export(folder, tmp_path, version="2", name="second", calibrated=fitted)
+    export([folder], tmp_path, version="2", name="second", calibrated=fitted)
     second = load_bundle(tmp_path)
     assert second.name == "second"
     assert second.calibration == fitted.calibration
@@ -194,7 +197,7 @@ def test_metrics_of_other_weights_are_not_taken_over(exported, folder, tmp_path,
     other = dataclasses.replace(
         load_bundle(exported[0]), sha256="another", metrics={"all": {"auc": 0.9}}
     )
-    export(folder, tmp_path, version="2", calibrated=other)
+    export([folder], tmp_path, version="2", calibrated=other)
     assert load_bundle(tmp_path).metrics == {}
 
 
@@ -216,6 +219,84 @@ def test_an_altered_recipe_is_refused(target):
         load_bundle(target)
 
 
+# Several networks together.
+
+
+@pytest.fixture(scope="module")
+def patches(config, folder, tmp_path_factory):
+    """A training folder that shares its frozen stages with the first, and is cut off after them."""
+    path = tmp_path_factory.mktemp("patches")
+    network = dataclasses.replace(config.model, stages=3, frozen_stages=2, start=str(folder))
+    config = dataclasses.replace(config, model=network)
+    torch.manual_seed(1)
+    model = build_model(config.model, config.recipe)
+    load_start(folder, config, model)
+    with torch.no_grad():
+        for weight in (p for p in model.parameters() if p.requires_grad):
+            weight += 0.1 * torch.randn_like(weight)
+    state = TrainState(model, copy.deepcopy(model), torch.optim.AdamW(model.parameters()))
+    update_mean(state.mean_model, model, 0.5)
+    save_checkpoint(path, config, state, 5)
+    return path
+
+
+@pytest.fixture(scope="module")
+def together(folder, patches, tmp_path_factory):
+    target = tmp_path_factory.mktemp("bundles") / "two"
+    export([folder, patches], target, version="1")
+    return load_bundle(target)
+
+
+def test_the_mean_of_the_logits_of_several_counts(together, folder, patches):
+    pixels = crops(5)
+    found = Session(together.graph, 1).run({"crops": pixels})
+    logits = [judge(load_trained(f)[0], pixels)[0] for f in (folder, patches)]
+    assert np.ptp(logits[1]) > 1e-3
+    np.testing.assert_allclose(found["logit"], np.mean(logits, axis=0), atol=1e-4)
+    np.testing.assert_allclose(found["heat"].mean(axis=(1, 2)), found["logit"], atol=1e-5)
+
+
+def test_what_several_have_in_common_is_computed_once(together, exported, patches):
+    def convolutions(path):
+        return sum(node.op_type == "Conv" for node in onnx.load(path).graph.node)
+
+    cut = load_trained(patches)[0]
+    frozen = [m for n, m in cut.backbone.named_modules() if n.startswith(("conv_stem", "blocks.0"))]
+    all_of, shared = (
+        sum(isinstance(m, torch.nn.Conv2d) for m in modules) for modules in (cut.modules(), frozen)
+    )
+    assert shared > 1
+    own = all_of - shared - 1  # without the difference map
+    assert convolutions(together.graph) == convolutions(exported[0] / "model.onnx") + own
+
+
+def test_the_bundle_says_what_was_joined(together, folder, patches):
+    first, second = (load_trained(f)[2] for f in (folder, patches))
+    assert together.training["config"] == first["config"]
+    (other,) = together.training["joined"]
+    assert (other["steps"], other["config"]) == (5, second["config"])
+    card = (together.graph.parent / "model_card.md").read_text()
+    assert "together with 1 more" in card
+    assert "after 5 steps" in card
+    assert '"stages": 3' in card
+
+
+def test_only_frame_classifiers_of_one_recipe_are_joined(config, folder, tmp_path):
+    def save(name, **fields):
+        other = dataclasses.replace(config, **fields)
+        save_start(tmp_path / name, other, build_model(other.model, other.recipe))
+        return tmp_path / name
+
+    target = tmp_path / "bundle"
+    clip = save("clip", model=dataclasses.replace(config.model, head="gru", hidden=8))
+    with pytest.raises(ConfigError, match=r"clip: judges whole clips; only .*\"mean\""):
+        export([folder, clip], target, version="1")
+    wide = save("wide", recipe=dataclasses.replace(config.recipe, margin=0.9))
+    with pytest.raises(RecipeMismatchError, match="margin"):
+        export([folder, wide], target, version="1")
+    assert not target.exists()
+
+
 # What fails.
 
 
@@ -226,7 +307,7 @@ def test_a_graph_that_computes_otherwise_is_no_bundle(
     before = {p.name: p.read_bytes() for p in target.iterdir()}
     monkeypatch.setattr(room, "parity", lambda *_: (gap, ()))
     with pytest.raises(BundleError, match="differs from torch"):
-        export(folder, target, version="2")
+        export([folder], target, version="2")
     assert {p.name: p.read_bytes() for p in target.iterdir()} == before  # the old one stays whole
 
 
@@ -241,7 +322,7 @@ def test_parity_sees_a_difference(exported, folder):
 
 def test_nothing_to_export_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="train first"):
-        export(tmp_path, tmp_path / "bundle", version="1")
+        export([tmp_path], tmp_path / "bundle", version="1")
     assert not (tmp_path / "bundle").exists()
 
 
@@ -287,5 +368,7 @@ def test_train_and_export_from_the_command_line(faces, tmp_path, monkeypatch, ca
     assert "calibrated as frame_lite0" in capsys.readouterr().out
     other = load_bundle(bundle)
     assert (other.name, other.calibration) == ("other", load_bundle("frame_lite0").calibration)
+    assert run(["export", trained, trained, "-o", bundle]) == 0
+    assert len(load_bundle(bundle).training["joined"]) == 1
     assert run(["train", str(path), "-o", trained, *steps]) != 0
     assert "add --resume" in capsys.readouterr().err

@@ -55,7 +55,7 @@ def folder(config, head, tmp_path_factory):
 def exported(folder, tmp_path_factory):
     """The bundle of that folder, and the gap that was measured; never written to by a test."""
     target = tmp_path_factory.mktemp("bundles")
-    return target, export(folder, target, version="1")
+    return target, export([folder], target, version="1")
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_a_graph_of_fixed_length_is_no_bundle(exported, folder, tmp_path, monkey
 
     monkeypatch.setattr(room, "export_graph", export_fixed)
     with pytest.raises(BundleError, match="does not accept"):
-        export(folder, tmp_path, version="1")
+        export([folder], tmp_path, version="1")
     assert not list(tmp_path.iterdir())
 
 

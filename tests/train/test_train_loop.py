@@ -17,7 +17,13 @@ from tellframe.errors import ConfigError, RecipeMismatchError
 from tellframe.train import checkpoint, loop, tensorfile, validation
 from tellframe.train.augment import cut
 from tellframe.train.batches import Batch, PairBatches
-from tellframe.train.checkpoint import load_checkpoint, load_trained, read_checkpoint
+from tellframe.train.checkpoint import (
+    load_checkpoint,
+    load_start,
+    load_trained,
+    read_checkpoint,
+    save_start,
+)
 from tellframe.train.config import HEADS, BatchConfig, OptimConfig
 from tellframe.train.loop import num_cells, train, train_step
 from tellframe.train.losses import pair_losses
@@ -409,6 +415,26 @@ def change_model(folder, **values):
     meta, tensors = read_checkpoint(folder)
     meta["config"]["model"] |= values
     rewrite(folder, tensors, meta)
+
+
+@pytest.mark.parametrize(("first", "then"), [(0, 3), (3, 0), (3, 4)])
+def test_a_network_cut_off_elsewhere_gives_the_stages_that_both_keep(config, tmp_path, first, then):
+    models = []
+    for seed, stages in enumerate((first, then)):
+        torch.manual_seed(seed)
+        kept = dataclasses.replace(config, model=dataclasses.replace(config.model, stages=stages))
+        models.append(build_model(kept.model, kept.recipe))
+        if not seed:
+            save_start(tmp_path, kept, models[0])
+    given, model = models
+    own = {k: v.clone() for k, v in model.state_dict().items()}
+    load_start(tmp_path, kept, model)
+    both = given.backbone.state_dict().keys() & model.backbone.state_dict().keys()
+    assert any(k.startswith("blocks.1.") for k in both)
+    for name, tensor in model.state_dict().items():
+        shared = name.removeprefix("backbone.") in both
+        source = given.state_dict() if shared else own
+        assert torch.equal(tensor, source[name]), name
 
 
 def test_loading_needs_no_pretrained_file(config, run, tmp_path):

@@ -10,8 +10,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from tellframe.errors import ConfigError
 from tellframe.recipe import Recipe
+from tellframe.train.backbone import PatchReader
 from tellframe.train.config import HEADS, ModelConfig
-from tellframe.train.models import MeanModel, build_model
+from tellframe.train.models import FrameEnsemble, MeanModel, build_model
 
 pytestmark = pytest.mark.train
 
@@ -266,6 +267,73 @@ def test_frozen_stages_are_the_first_ones():
     assert not any(same[k] for k in same if k not in frozen)
     with pytest.raises(ConfigError, match=r"frozen_stages = 50: test_efficientnet has \d+;"):
         build(frozen_stages=50, start="runs/trained")
+
+
+# Cut off, and several together.
+
+
+def test_a_network_cut_off_keeps_its_first_stages():
+    whole, cut = build(), build(stages=3)
+    names = {n for n, _ in cut.backbone.named_parameters()}
+    first = ("conv_stem.", "bn1.", "blocks.0.", "blocks.1.")
+    assert names == {n for n, _ in whole.backbone.named_parameters() if n.startswith(first)}
+    features = cut.eval().features(clips()[0])
+    assert features.shape[1:] == (PatchReader.features, 16, 16)  # stride 4 instead of 32
+    with pytest.raises(ConfigError, match=r"stages = 50: test_efficientnet has \d+; 0 keeps all"):
+        build(stages=50)
+
+
+def test_a_network_cut_off_sees_a_part_at_once():
+    changed = clips()[0].clone()
+    changed[:, :, 40:] = 0
+    for stages, untouched in ((3, True), (0, False)):
+        model = build(stages=stages).eval()
+        before, after = (model.heat(model.features(x)) for x in (clips()[0], changed))
+        first = slice(None), slice(None), 0  # the column farthest from the change
+        assert torch.equal(before[first], after[first]) == untouched
+        assert not torch.equal(before[..., -1], after[..., -1])
+
+
+@pytest.mark.parametrize("backbone", ["resnet10t", "mobilenetv3_small_050", "convnext_atto"])
+def test_networks_of_other_designs_are_cut_off_too(backbone):
+    whole = build(backbone=backbone, recipe=RECIPE).eval()
+    cut = build(backbone=backbone, stages=2).eval()
+    logit, heat = cut.judge_frames(clips()[0])
+    assert torch.isfinite(logit).all()
+    assert heat.shape[1] > whole.judge_frames(clips()[0])[1].shape[1]
+
+
+def test_the_stages_of_a_network_cut_off_can_be_frozen():
+    model = build(stages=3, frozen_stages=2, start="runs/trained")
+    frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {
+        f"backbone.{n}"
+        for n, _ in model.backbone.named_parameters()
+        if n.startswith(("conv_stem.", "bn1.", "blocks.0."))
+    }
+
+
+def test_an_ensemble_takes_the_mean_of_its_members(models):
+    cut = build(stages=3).eval()
+    pixels = clips()[0]
+    members = models["mean"], cut
+    logits, heats = zip(*(m.judge_frames(pixels) for m in members), strict=True)
+    logit, heat = FrameEnsemble(members).judge_frames(pixels)
+    assert heats[0].shape != heats[1].shape
+    torch.testing.assert_close(logit, (logits[0] + logits[1]) / 2)
+    assert heat.shape == heats[0].shape  # the coarser one
+    torch.testing.assert_close(heat.mean(dim=(1, 2)), logit)
+    assert not torch.equal(heat, heats[0])
+
+
+def test_degradation_is_told_by_the_members_that_can(models):
+    pixels = clips()[0]
+    width = models["mean"].difference.in_channels
+    able = build().eval()
+    able.probe = torch.nn.Linear(width, 1)
+    told = able.judge_frames(pixels)[2]
+    assert len(FrameEnsemble([models["mean"], models["mean"]]).judge_frames(pixels)) == 2
+    torch.testing.assert_close(FrameEnsemble([models["mean"], able]).judge_frames(pixels)[2], told)
 
 
 def test_pixels_are_normalised_as_the_recipe_says():

@@ -48,7 +48,7 @@ def folder(request, config, faces, tmp_path_factory):
 @pytest.fixture(scope="module")
 def bundle(folder, tmp_path_factory):
     target = tmp_path_factory.mktemp("bundles")
-    assert export(folder, target, version="1") < 1e-4
+    assert export([folder], target, version="1") < 1e-4
     return target
 
 

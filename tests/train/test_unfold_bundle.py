@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 import unfold_bundle
 from tellframe.bundle import load_bundle
 from tellframe.errors import ConfigError, RecipeMismatchError
-from tellframe.train.checkpoint import load_start, load_trained, save_checkpoint
+from tellframe.train.checkpoint import load_start, load_trained, save_checkpoint, save_start
 from tellframe.train.config import ModelConfig
 from tellframe.train.export import export
 from tellframe.train.models import build_model
@@ -59,7 +59,7 @@ def trained(config, crops, tmp_path_factory):
 @pytest.fixture(scope="module")
 def bundle(trained, tmp_path_factory):
     target = tmp_path_factory.mktemp("bundle")
-    export(trained, target, version="1.0.0")
+    export([trained], target, version="1.0.0")
     return load_bundle(target)
 
 
@@ -101,6 +101,22 @@ def test_a_run_can_start_from_it(config, bundle, tmp_path):
     model = build_model(config.model, config.recipe)
     load_start(tmp_path, config, model)
     assert torch.equal(model.head.weight, load_trained(tmp_path)[0].head.weight)
+
+
+def test_of_several_networks_the_first_is_unfolded(config, trained, crops, tmp_path):
+    cut = dataclasses.replace(
+        config, model=ModelConfig(backbone=BACKBONE, stages=3, frozen_stages=2, start="runs/x")
+    )
+    patches = build_model(cut.model, cut.recipe)
+    load_start(trained, cut, patches)
+    save_start(tmp_path / "patches", cut, patches)
+    export([trained, tmp_path / "patches"], tmp_path / "both", version="1.0.0")
+    both = load_bundle(tmp_path / "both")
+    assert unfold_bundle.unfold(config, both, tmp_path / "first") < 1e-3
+    expected = logits(load_trained(trained)[0], crops)
+    np.testing.assert_allclose(
+        logits(load_trained(tmp_path / "first")[0], crops), expected, atol=1e-3
+    )
 
 
 def test_another_backbone_is_refused(config, bundle, tmp_path):

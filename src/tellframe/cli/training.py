@@ -124,7 +124,14 @@ def add_export(verbs: Any) -> None:
         "make a bundle from a training folder",
         "tellframe export runs/lite0 -o bundles/mine --name mine --version 1",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="the training folder")
+    parser.add_argument(
+        "folders",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="the training folder; several, of frame classifiers, judge together: the mean of "
+        "their logits counts",
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE")
     parser.add_argument("--name", default="", help="of the bundle; default: the configuration's")
     parser.add_argument("--version", default="0.1.0", metavar="V", help="of the bundle")
@@ -147,7 +154,7 @@ def run_export(options: argparse.Namespace) -> int:
 
     calibrated = load_bundle(options.calibrated) if options.calibrated else None
     gap = export(
-        options.folder,
+        options.folders,
         options.output,
         version=options.version,
         name=options.name,

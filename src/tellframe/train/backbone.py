@@ -6,7 +6,7 @@ import difflib
 import io
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import timm
 import torch
@@ -27,11 +27,12 @@ def build_backbone(config: ModelConfig, size: int) -> tuple[nn.Module, int]:
         size: side of the crops in pixels.
 
     Returns:
-        The backbone, from (N, 3, S, S) to (N, C, h, w), and C.
+        The backbone, from (N, 3, S, S) to (N, C, h, w), and C. Where `config.stages` says so, it
+        is cut off after that many.
 
     Raises:
-        ConfigError: timm knows no such network, it gives no feature map, or the weights do not
-            fit.
+        ConfigError: timm knows no such network, it gives no feature map, has no more stages than
+            are to be kept, or the weights do not fit.
     """
     if ":" not in config.backbone and not timm.is_model(config.backbone):
         nearest = difflib.get_close_matches(config.backbone, timm.list_models(), 1, 0.0)
@@ -44,6 +45,8 @@ def build_backbone(config: ModelConfig, size: int) -> tuple[nn.Module, int]:
     )
     if config.pretrained not in ("", "timm"):
         _load_in_order(backbone, config.pretrained)
+    if config.stages:
+        _cut_off(backbone, config)
     return backbone, _num_channels(backbone, config.backbone, size)
 
 
@@ -57,14 +60,87 @@ def frozen_modules(backbone: nn.Module, config: ModelConfig) -> tuple[nn.Module,
         return (backbone,)
     if not config.frozen_stages:
         return ()
-    stages = group_parameters(backbone, backbone.group_matcher(coarse=True))  # type: ignore[operator]
+    stages = _stages_of(backbone)
     if config.frozen_stages >= len(stages):
         raise ConfigError(
             f"[model] frozen_stages = {config.frozen_stages}: {config.backbone} has {len(stages)}; "
             "frozen = true freezes them all"
         )
-    first = [name for at in sorted(stages)[: config.frozen_stages] for name in stages[at]]
+    first = [name for stage in stages[: config.frozen_stages] for name in stage]
     return tuple(backbone.get_submodule(name) for name in {n.rpartition(".")[0]: 0 for n in first})
+
+
+class PatchReader(nn.Sequential):
+    """Reads each place of a feature map by itself, with 1 x 1 convolutions: it sees no further.
+
+    What judges patches instead of whole faces carries over to other generators and other people
+    (Chai et al., ECCV 2020, "What makes fake images detectable? Understanding properties that
+    generalize").
+
+    Args:
+        width: channels of the map, (N, width, h, w).
+
+    Its output has the shape (N, `PatchReader.features`, h, w).
+    """
+
+    hidden: Final = 128
+    features: Final = 256
+
+    def __init__(self, width: int) -> None:
+        super().__init__(
+            *_mix(width, self.hidden),
+            nn.ReLU6(),
+            _PlaceBlock(self.hidden),
+            _PlaceBlock(self.hidden),
+            *_mix(self.hidden, self.features),
+            nn.ReLU6(),
+        )
+
+
+class _PlaceBlock(nn.Module):
+    """A residual block of two 1 x 1 convolutions, four times as wide inside; at first it adds 0."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        narrow, last = _mix(4 * width, width)
+        nn.init.zeros_(last.weight)
+        self.added = nn.Sequential(*_mix(width, 4 * width), nn.ReLU6(), narrow, last)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.added(features)  # type: ignore[no-any-return]
+
+
+def _mix(width: int, out: int) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    return nn.Conv2d(width, out, 1, bias=False), nn.BatchNorm2d(out)
+
+
+def _stages_of(backbone: nn.Module) -> list[list[str]]:
+    """Return the names of the parameters of every stage, by timm's grouping."""
+    groups = group_parameters(backbone, backbone.group_matcher(coarse=True))  # type: ignore[operator]
+    return [groups[at] for at in sorted(groups)]
+
+
+def _cut_off(backbone: nn.Module, config: ModelConfig) -> None:
+    """Let the stages after the first `config.stages` pass on what they get.
+
+    Raises:
+        ConfigError: there are no more stages than that.
+    """
+    stages = _stages_of(backbone)
+    if config.stages >= len(stages):
+        raise ConfigError(
+            f"[model] stages = {config.stages}: {config.backbone} has {len(stages)}; 0 keeps all"
+        )
+    kept = [name for stage in stages[: config.stages] for name in stage]
+    for name in (name for stage in stages[config.stages :] for name in stage):
+        parts = name.split(".")
+        # The outermost module that holds nothing which is kept.
+        outer = next(
+            path
+            for path in (".".join(parts[:end]) for end in range(1, len(parts)))
+            if not any(k.startswith(f"{path}.") for k in kept)
+        )
+        backbone.set_submodule(outer, nn.Identity())
 
 
 @torch.no_grad()

@@ -65,10 +65,15 @@ def _what(bundle: Bundle, model: Mapping[str, Any]) -> str:
     size = bundle.graph.stat().st_size / 1e6 if bundle.graph.is_file() else 0.0
     head = str(model.get("head", "mean"))
     start = model.get("start") or model.get("pretrained") or "random weights"
+    joined = len(bundle.training.get("joined", ()))
+    together = (
+        f"It judges together with {joined} more, see below: the mean of their logits counts.\n"
+    )
     return (
         f"The backbone `{model.get('backbone', 'unknown')}` ({size:.1f} MB as ONNX) on face crops "
         f"of {bundle.recipe.crop_size} px, of which a video gives up to "
         f"{bundle.recipe.num_frames} a person.\n{_HEADS.get(head, head)}\n"
+        f"{together if joined else ''}"
         f"It started from: `{start}`. {TODO} where those weights come from, and their licence."
     )
 
@@ -84,19 +89,26 @@ def _data(config: Mapping[str, Any]) -> str:
 
 
 def _training(bundle: Bundle, config: Mapping[str, Any]) -> str:
-    optim = config.get("optim", {})
     made = {
         "steps": bundle.training.get("steps"),
-        "seed": optim.get("seed"),
+        "seed": config.get("optim", {}).get("seed"),
         "torch": bundle.training.get("torch"),
         "recipe digest": bundle.recipe.digest,
         "SHA-256 of the graph": bundle.sha256,
     }
     lines = [f"- {key}: {value}" for key, value in made.items() if value is not None]
     text = json.dumps(config, indent=2)
-    return "\n".join(
-        ["`tellframe train` with the configuration below.", "", *lines, "", f"```json\n{text}\n```"]
-    )
+    parts = [
+        "`tellframe train` with the configuration below.",
+        "",
+        *lines,
+        "",
+        f"```json\n{text}\n```",
+    ]
+    for other in bundle.training.get("joined", ()):
+        text = json.dumps(other.get("config", {}), indent=2)
+        parts += ["", f"Joined with, after {other.get('steps')} steps:", f"\n```json\n{text}\n```"]
+    return "\n".join(parts)
 
 
 def _metrics(bundle: Bundle) -> str:

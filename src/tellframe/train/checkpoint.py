@@ -126,7 +126,9 @@ def load_checkpoint(folder: Path, config: TrainConfig, state: TrainState) -> int
 
 
 def load_start(folder: Path, config: TrainConfig, model: nn.Module) -> None:
-    """Start a model from the running mean of another run, head included.
+    """Start a model from the running mean of another run.
+
+    With the head, but where the two keep other stages of the backbone.
 
     Raises:
         ConfigError: there is no checkpoint, or one of another backbone.
@@ -142,10 +144,15 @@ def load_start(folder: Path, config: TrainConfig, model: nn.Module) -> None:
     # Weights can go on with crops of another size or margin, but not in other units.
     normalisation = replace(config.recipe, mean=other.recipe.mean, std=other.recipe.std)
     normalisation.require_same(config.recipe, f"{folder} and this configuration")
-    # What the other head lacks keeps its start, and what it alone has is left out.
+    kept = _part(tensors, "mean.")
     same = other.model.head == config.model.head
+    if other.model.stages != config.model.stages:
+        # Cut off elsewhere, its features are others, and so is all that reads them.
+        kept = {k: v for k, v in kept.items() if k.startswith("backbone.")}
+        same = False
+    # What the other network lacks keeps its start, and what it alone has is left out.
     try:
-        model.load_state_dict(_part(tensors, "mean."), strict=same)
+        model.load_state_dict(kept, strict=same)
     except RuntimeError as error:
         raise ConfigError(
             f"[model] start = {str(folder)!r}: its {other.model.head} head has other sizes "

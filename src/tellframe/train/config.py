@@ -38,6 +38,10 @@ class ModelConfig:
     """Width of the state of "gru" (in each direction) and "dfdcnet", and of attention's gates."""
     layers: int = 2
     """Recurrent layers of "gru" and "dfdcnet"."""
+    stages: int = 0
+    """First stages of the backbone that are kept, by timm's grouping with the stem as the first; 0
+    for all. Cut off early it sees a part of the face at once, and knows no scene by heart: a
+    `PatchReader` takes the place of the rest."""
     frozen: bool = False
     """Whether the backbone keeps its weights and batch statistics in training; they must come from
     `pretrained` or `start`."""
@@ -49,7 +53,8 @@ class ModelConfig:
     have timm's names or, but for .safetensors, follow timm's in order; "timm" for timm's own
     download; empty for random weights."""
     start: str = ""
-    """Training folder whose running mean is the start, head included; instead of `pretrained`."""
+    """Training folder whose running mean is the start, head included; instead of `pretrained`.
+    Where it keeps other `stages`, those that both keep are taken, and no head."""
     dropout: float = 0.2
     """Share of pooled features dropped in training; "dfdcnet" drops its clip features instead,
     0.75 of them in the DFDC project."""
@@ -59,6 +64,7 @@ class ModelConfig:
             nearest = difflib.get_close_matches(self.head, HEADS, 1, 0.0)
             raise ConfigError(f"[model] head = {self.head!r}: did you mean {nearest[0]!r}?")
         limits = {
+            "stages": self.stages >= 0,
             "frozen_stages": self.frozen_stages >= 0,
             "hidden": self.hidden >= 1,
             "layers": self.layers >= 1,
@@ -152,7 +158,7 @@ class BatchConfig:
 class AugmentConfig:
     """How often each augmentation of `tellframe.train.augment` comes: probabilities, 0 to 1.
 
-    Those of the first five are relative weights among the makers that can take each other's place.
+    Those of the first six are relative weights among the makers that can take each other's place.
 
     Raises:
         ConfigError: a value lies outside 0 to 1, or both makers of a kind have none.
@@ -164,6 +170,9 @@ class AugmentConfig:
     """Of the fakes made of reals: with the face of another real person."""
     painted_blend: float = 0.0
     """Of the fakes made of reals: with a face, its own or another's, that an autoencoder made."""
+    local_blend: float = 0.0
+    """Of the fakes made of reals: either of the first two, in the eyes, nose, mouth or lower face
+    alone."""
     part_blend: float = 1.0
     """Of the fakes weakened by their own original: a part of the face kept."""
     mixup: float = 0.0
@@ -193,7 +202,10 @@ class AugmentConfig:
                 raise ConfigError(
                     f"[augment]: {name} = {getattr(self, name)} must lie between 0 and 1"
                 )
-        for names in (("self_blend", "swap_blend", "painted_blend"), ("part_blend", "mixup")):
+        for names in (
+            ("self_blend", "swap_blend", "painted_blend", "local_blend"),
+            ("part_blend", "mixup"),
+        ):
             if not sum(getattr(self, name) for name in names):
                 raise ConfigError(f"[augment]: one of {', '.join(names)} must be above 0")
 

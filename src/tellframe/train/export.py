@@ -5,23 +5,29 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnx
+import onnx_ir
 import torch
 from numpy.typing import NDArray
+from onnx_ir.passes.common import (
+    ClearMetadataAndDocStringPass,
+    CommonSubexpressionEliminationPass,
+    DeduplicateHashedInitializersPass,
+)
 from torch import Tensor, nn
 
 from tellframe.bundle import Bundle, golden_input, write_bundle
-from tellframe.errors import BundleError
+from tellframe.errors import BundleError, ConfigError
 from tellframe.runtime import Session
 from tellframe.scoring import Calibration, Decision
 from tellframe.train.card import write_card
 from tellframe.train.checkpoint import load_trained
-from tellframe.train.models import ClipModel, MeanModel
+from tellframe.train.config import TrainConfig
+from tellframe.train.models import ClipModel, FrameEnsemble, MeanModel
 from tellframe.train.quality import load_probe
 
 TOLERANCE: Final = 1e-4
@@ -30,7 +36,7 @@ LICENCE: Final = "Apache-2.0; see the model card for the terms of the training d
 
 
 def export(
-    folder: Path,
+    folders: Sequence[Path],
     target: Path,
     *,
     version: str,
@@ -41,10 +47,11 @@ def export(
     """Write the model of a training folder as a bundle, with the draft of a model card.
 
     Args:
-        folder: holds the checkpoint.
+        folders: holds the checkpoint; of several, all of frame classifiers, the mean of the logits
+            counts, and what they have in common is computed once.
         target: the bundle's folder; made where it is missing.
         version: of the bundle.
-        name: of the bundle; that of the configuration where empty.
+        name: of the bundle; that of the (first) configuration where empty.
         calibrated: bundle whose calibration and limits are taken over; a new bundle is not
             calibrated otherwise. Its metrics are taken over where it has the same graph.
         backbone: see `load_trained`.
@@ -53,11 +60,16 @@ def export(
         The largest difference of ONNX Runtime's logits to torch's in float64 on the golden crops.
 
     Raises:
-        ConfigError: see `load_trained` and `load_probe`.
+        ConfigError: see `load_trained` and `load_probe`; or clip models, or none, are to be joined.
+        RecipeMismatchError: the folders have different recipes.
         BundleError: the exported graph does not compute the same within `TOLERANCE`.
     """
-    model, config, meta = load_trained(folder, backbone=backbone)
-    model.probe = load_probe(folder, meta["step"])
+    trained = [_load(folder, backbone) for folder in folders]
+    config = trained[0][1]
+    for folder, (_, other, _) in zip(folders[1:], trained[1:], strict=True):
+        other.recipe.require_same(config.recipe, f"{folders[0]} and {folder}")
+    models = [model for model, _, _ in trained]
+    model = _join(folders, models) if len(models) > 1 else models[0]
     target.mkdir(parents=True, exist_ok=True)
     graph, temporary = target / "model.onnx", target / "model.onnx.part"
     try:
@@ -69,6 +81,10 @@ def export(
     finally:
         temporary.unlink(missing_ok=True)
     digest = hashlib.sha256(graph.read_bytes()).hexdigest()
+    described = [
+        {"steps": m["step"], "config": m["config"], "torch": torch.__version__}
+        for _, _, m in trained
+    ]
     measured = calibrated is not None and calibrated.sha256 == digest
     bundle = Bundle(
         name=name or config.name,
@@ -82,17 +98,44 @@ def export(
         golden=golden,
         metrics=calibrated.metrics if calibrated and measured else {},
         licence=LICENCE,
-        training={"steps": meta["step"], "config": meta["config"], "torch": torch.__version__},
+        training={**described[0], "joined": described[1:]} if described[1:] else described[0],
     )
     write_bundle(bundle, target)
     write_card(bundle, target)
     return gap
 
 
+def _load(folder: Path, backbone: str) -> tuple[ClipModel, TrainConfig, dict[str, Any]]:
+    model, config, meta = load_trained(folder, backbone=backbone)
+    model.probe = load_probe(folder, meta["step"])
+    return model, config, meta
+
+
+def _join(folders: Sequence[Path], models: Sequence[ClipModel]) -> FrameEnsemble:
+    """Make one network of several.
+
+    Raises:
+        ConfigError: one of them is no frame classifier.
+    """
+    frames = [model for model in models if isinstance(model, MeanModel)]
+    if len(frames) < len(models):
+        other = next(
+            f for f, m in zip(folders, models, strict=True) if not isinstance(m, MeanModel)
+        )
+        raise ConfigError(
+            f'{other}: judges whole clips; only those of [model] head = "mean" are joined'
+        )
+    joined = FrameEnsemble(frames)
+    for tensor in joined.state_dict().values():
+        # Weights are shared where they are the same bytes, and a running mean makes 0 of -0.
+        tensor.add_(0)
+    return joined
+
+
 class _FrameGraph(nn.Module):
     """The frame classifier on single crops, which need no clip around them."""
 
-    def __init__(self, model: MeanModel) -> None:
+    def __init__(self, model: MeanModel | FrameEnsemble) -> None:
         super().__init__()
         self.model = model
 
@@ -100,7 +143,7 @@ class _FrameGraph(nn.Module):
         return self.model.judge_frames(crops)
 
 
-def export_graph(model: ClipModel, size: int, path: Path) -> None:
+def export_graph(model: ClipModel | FrameEnsemble, size: int, path: Path) -> None:
     """Write an ONNX graph that takes uint8 crops, so that no caller normalises.
 
     Args:
@@ -112,7 +155,7 @@ def export_graph(model: ClipModel, size: int, path: Path) -> None:
     # An axis of length 1 could be taken for a constant; the golden clips have another length.
     crops = torch.zeros(2, 3, size, size, 3, dtype=torch.uint8)
     axes = {0: "clips", 1: "frames"}
-    if isinstance(model, MeanModel):
+    if model.kind == "frame":
         example = {"crops": crops[:, 0]}
         dynamic = {"crops": {0: "frames"}}
     else:
@@ -133,21 +176,24 @@ def export_graph(model: ClipModel, size: int, path: Path) -> None:
             dynamo=True,
             verbose=False,
         )
+    exported = onnx_ir.load(path)
+    # Members of an ensemble that share their first stages compute them once.
+    DeduplicateHashedInitializersPass()(exported)
+    CommonSubexpressionEliminationPass()(exported)
     # The exporter notes stack traces with each node, which name folders of this machine.
-    exported = onnx.load(path)
-    for node in exported.graph.node:
-        del node.metadata_props[:]
-    onnx.save(exported, path)
+    ClearMetadataAndDocStringPass()(exported)
+    onnx_ir.save(exported, path)
 
 
-def output_names(model: ClipModel) -> list[str]:
+def output_names(model: ClipModel | FrameEnsemble) -> list[str]:
     """Return the names of the outputs of a model's graph; see `Bundle.graph`."""
-    names = ["logit", "heat"] if isinstance(model, MeanModel) else ["logit", "frame_logit", "heat"]
-    return names if model.probe is None else [*names, "degraded"]
+    names = ["logit", "heat"] if model.kind == "frame" else ["logit", "frame_logit", "heat"]
+    members = model.members if isinstance(model, FrameEnsemble) else [model]
+    return [*names, "degraded"] if any(m.probe is not None for m in members) else names
 
 
 def parity(
-    model: ClipModel, graph: Path, inputs: Mapping[str, NDArray[Any]]
+    model: ClipModel | FrameEnsemble, graph: Path, inputs: Mapping[str, NDArray[Any]]
 ) -> tuple[float, tuple[float, ...]]:
     """Return the largest difference of all outputs but the heat, and ONNX Runtime's logits.
 
@@ -168,5 +214,5 @@ def parity(
     return float(np.max(gaps)), tuple(float(v) for v in found["logit"])
 
 
-def _graph_of(model: ClipModel) -> nn.Module:
-    return _FrameGraph(model) if isinstance(model, MeanModel) else model
+def _graph_of(model: ClipModel | FrameEnsemble) -> nn.Module:
+    return _FrameGraph(model) if isinstance(model, MeanModel | FrameEnsemble) else model

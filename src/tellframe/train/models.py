@@ -16,13 +16,15 @@ that are not valid have no influence, batches share nothing, and nothing is kept
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from tellframe.recipe import Recipe
-from tellframe.train.backbone import build_backbone, frozen_modules
+from tellframe.train.backbone import PatchReader, build_backbone, frozen_modules
 from tellframe.train.config import ModelConfig
 
 
@@ -52,6 +54,9 @@ class ClipModel(nn.Module, ABC):
         self.frozen = frozen_modules(self.backbone, config)
         for module in self.frozen:
             module.requires_grad_(False)
+        self.reader: nn.Module = nn.Identity()
+        if config.stages:
+            self.reader, width = PatchReader(width), PatchReader.features
         self.dropout = nn.Dropout(config.dropout)
         self.head = self._new_head(width, config)
         self.difference = nn.Conv2d(width, 1, 1)
@@ -70,7 +75,7 @@ class ClipModel(nn.Module, ABC):
     def features(self, crops: Tensor) -> Tensor:
         """Return the feature map, (N, C, h, w), of uint8 crops, (N, S, S, 3)."""
         pixels = crops.permute(0, 3, 1, 2).float()
-        return self.backbone((pixels - self.mean) / self.std)  # type: ignore[no-any-return, operator]
+        return self.reader(self.backbone((pixels - self.mean) / self.std))  # type: ignore[no-any-return, operator]
 
     def degradation(self, features: Tensor) -> Tensor:
         """Return P(the picture is badly degraded), (N,), of feature maps, (N, C, h, w).
@@ -193,6 +198,33 @@ class MeanModel(LinearModel):
         heat = self.heat(features)
         judged = heat.mean(dim=(1, 2)), heat
         return judged if self.probe is None else (*judged, self.degradation(features))
+
+
+class FrameEnsemble(nn.Module):
+    """Frame classifiers that judge together: the mean of their logits counts.
+
+    Args:
+        members: judge the same crops, each with its own weights.
+    """
+
+    kind: ClassVar[str] = "frame"
+
+    def __init__(self, members: Sequence[MeanModel]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def judge_frames(self, crops: Tensor) -> tuple[Tensor, ...]:
+        """Score crops, uint8 (N, S, S, 3); as `MeanModel.judge_frames`.
+
+        The heat is as coarse as that of the coarsest member; P(the picture is badly degraded) is
+        the mean over the members that have a `probe`.
+        """
+        judged = [member.judge_frames(crops) for member in self.members]  # type: ignore[operator]
+        logit = torch.stack([j[0] for j in judged]).mean(dim=0)
+        size = min(tuple(j[1].shape[1:]) for j in judged)
+        heat = torch.stack([adaptive_avg_pool2d(j[1], size) for j in judged]).mean(dim=0)
+        degraded = [j[2] for j in judged if len(j) > 2]
+        return (logit, heat, torch.stack(degraded).mean(dim=0)) if degraded else (logit, heat)
 
 
 class AttentionModel(LinearModel):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tellframe.faces.align import similarity_transform
-from tellframe.train.augment.masks import HULL, PARTS, hard_masks, soft_masks
+from tellframe.train.augment.masks import HULL, LOCAL, PARTS, hard_masks, soft_masks
 from tellframe.train.augment.pictures import blur_picture, flip_sample, rescale_picture
 from tellframe.train.augment.sample import (
     Frames,
@@ -73,11 +73,16 @@ def _mean_gap(gaps: Sequence[Any], shape: Points, sample: Sample) -> float:
     return sum(means) / len(means)
 
 
-def self_blend(sample: Sample, rng: np.random.Generator) -> Sample:
+def self_blend(sample: Sample, rng: np.random.Generator, shape: Points = HULL) -> Sample:
     """Blend a real face with an altered copy of itself (Shiohara and Yamasaki, CVPR 2022).
 
     Of `sample` only the real is used. The copy is shifted, turned and scaled; through time that
     shift drifts slightly.
+
+    Args:
+        sample: a real face.
+        rng: draws all of that.
+        shape: outline within which the copy is seen, (K, 2), as `HULL`.
     """
     real, source, target = sample.real, sample.real, sample.real
     if rng.random() < 0.5:
@@ -96,16 +101,33 @@ def self_blend(sample: Sample, rng: np.random.Generator) -> Sample:
     moved = [
         warp_frame(frame, w, side, cv2.INTER_LINEAR) for frame, w in zip(source, warps, strict=True)
     ]
-    return blend_faces(sample, real, np.stack(moved), target, rng)
+    return blend_faces(sample, real, np.stack(moved), target, rng, shape)
 
 
-def swap_blend(sample: Sample, other: Sample, rng: np.random.Generator) -> Sample:
+def swap_blend(
+    sample: Sample, other: Sample, rng: np.random.Generator, shape: Points = HULL
+) -> Sample:
     """Blend another real person's face into a real one, warped by the landmarks of each frame.
 
     As in FaceForensics++'s FaceSwap, with the coarse inner face of the first autoencoders. Of both
     samples only the real is used.
+
+    Args:
+        sample: a real face.
+        other: the face that comes in.
+        rng: draws how coarse it is, mask, strength and colour.
+        shape: outline within which it is seen, (K, 2), as `HULL`.
     """
-    return blend_faces(sample, sample.real, bring_face(sample, other, rng), sample.real, rng)
+    brought = bring_face(sample, other, rng)
+    return blend_faces(sample, sample.real, brought, sample.real, rng, shape)
+
+
+def local_blend(sample: Sample, other: Sample, rng: np.random.Generator) -> Sample:
+    """Blend a part of a real face with an altered copy of itself, or with another real person's."""
+    shape = LOCAL[rng.integers(len(LOCAL))]
+    if rng.random() < 0.5:
+        return self_blend(sample, rng, shape)
+    return swap_blend(sample, other, rng, shape)
 
 
 def bring_face(sample: Sample, other: Sample, rng: np.random.Generator) -> Frames:
@@ -164,9 +186,14 @@ def warp_frame(frame: Image, matrix: NDArray[np.float64], side: int, smooth: int
 
 
 def blend_faces(
-    sample: Sample, real: Frames, source: Frames, target: Frames, rng: np.random.Generator
+    sample: Sample,
+    real: Frames,
+    source: Frames,
+    target: Frames,
+    rng: np.random.Generator,
+    shape: Points = HULL,
 ) -> Sample:
-    """Blend source into target within the face hull; colours matched more or less.
+    """Blend source into target within an outline; colours matched more or less.
 
     Args:
         sample: gives the landmarks.
@@ -174,8 +201,9 @@ def blend_faces(
         source: (T, P, P, 3), the faces that come in, at their places.
         target: (T, P, P, 3), what they are blended into.
         rng: draws mask, strength and colour.
+        shape: the outline, (K, 2), as `HULL`.
     """
-    masks = soft_masks(HULL, sample.landmarks, real.shape[1], rng)
+    masks = soft_masks(shape, sample.landmarks, real.shape[1], rng)
     source = match_colour(source, target, masks > 0.5, float(rng.uniform(0.5, 1.0)))
     masks *= np.float32(rng.choice([0.5, 0.75, 1.0, 1.0, 1.0]))
     return replace(sample, real=real, fake=blend(target, source, masks))

@@ -29,6 +29,9 @@ LOWER: Final = np.array(
     dtype=np.float32,
 )
 PARTS: Final = (HULL, HULL, EYES, NOSE, MOUTH, LOWER)
+LOCAL: Final = (EYES, NOSE, MOUTH, LOWER, LOWER)
+"""Parts without the whole. The lower face counts twice: lip-sync and NeuralTextures (Thies et al.
+2019) change no more than mouth and chin."""
 
 _SUBPIXEL: Final = 4
 """Binary places of the corners that OpenCV fills polygons between."""

@@ -8,7 +8,13 @@ from typing import Final
 
 import numpy as np
 
-from tellframe.train.augment.blends import mixup, part_blend, self_blend, swap_blend
+from tellframe.train.augment.blends import (
+    local_blend,
+    mixup,
+    part_blend,
+    self_blend,
+    swap_blend,
+)
 from tellframe.train.augment.pictures import blur, cutout, flip, jpeg, noise, relight, rescale
 from tellframe.train.augment.sample import Sample
 from tellframe.train.augment.video import frame_rate, h264, shuffle
@@ -33,11 +39,12 @@ def _alone(make: Change) -> Maker:
 MAKERS: Final[dict[str, Maker]] = {
     "self_blend": _alone(self_blend),
     "swap_blend": swap_blend,
+    "local_blend": local_blend,
     "part_blend": _alone(part_blend),
     "mixup": _alone(mixup),
 }
 """Make a fake, or a weaker fake. Their values in the configuration are relative weights."""
-FROM_REALS: Final = ("self_blend", "swap_blend", "painted_blend")
+FROM_REALS: Final = ("self_blend", "swap_blend", "painted_blend", "local_blend")
 """Makers that need a real face alone."""
 FROM_PAIRS: Final = ("part_blend", "mixup")
 """Makers that need a fake and its own original."""
