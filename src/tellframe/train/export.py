@@ -47,7 +47,7 @@ def export(
     """Write the model of a training folder as a bundle, with the draft of a model card.
 
     Args:
-        folders: holds the checkpoint; of several, all of frame classifiers, the mean of the logits
+        folders: of the training; of several, all of frame classifiers, the mean of the logits
             counts, and what they have in common is computed once.
         target: the bundle's folder; made where it is missing.
         version: of the bundle.
@@ -60,7 +60,7 @@ def export(
         The largest difference of ONNX Runtime's logits to torch's in float64 on the golden crops.
 
     Raises:
-        ConfigError: see `load_trained` and `load_probe`; or clip models, or none, are to be joined.
+        ConfigError: see `load_trained` and `load_probe`; or clip models are to be joined.
         RecipeMismatchError: the folders have different recipes.
         BundleError: the exported graph does not compute the same within `TOLERANCE`.
     """
