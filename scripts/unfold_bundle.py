@@ -72,12 +72,13 @@ def read_folded(bundle: Bundle) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Te
 def judge_first(bundle: Bundle, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the logits, (N,), that the first network of a graph gives crops, (N, S, S, 3)."""
     model = onnx.load(bundle.graph)
-    heat = next(node.output[0] for node in model.graph.node if node.op_type == "Einsum")
+    nodes = model.graph.node
+    linear = next(node.output[0] for node in nodes if node.op_type == "Einsum")
+    heat = next(node.output[0] for node in nodes if linear in node.input)  # the bias added
     model.graph.output.append(onnx.ValueInfoProto(name=heat))
     session = onnxruntime.InferenceSession(model.SerializeToString())
     (found,) = session.run([heat], {"crops": crops})
-    _, _, bias = read_folded(bundle)
-    return np.asarray(found.mean(axis=(1, 2)) + float(bias), dtype=np.float32)
+    return np.asarray(found.mean(axis=(1, 2)), dtype=np.float32)
 
 
 def pair_up(model: MeanModel) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
