@@ -1,19 +1,21 @@
 """How well a way of training does on people and scenes it never saw: cross-validation over groups.
 
-    python scripts/cross_validate.py --folds 3 --out runs/cross_validation
+    python scripts/cross_validate.py --folds 3 --beside configs/frame_lite0_patches.toml \
+        --beside-steps 800 --out runs/cross_validation
 
 The groups of the pairs of all splits are dealt out to folds, every source by itself. A base is
 trained on single crops and portraits, which no fold is about; from it one model a fold, on all
-videos but those of the fold, which it then judges, from the files on. What is there already is not
-done again. The scores of all folds together make the figures: they come from different models,
-which lowers an AUC a little and leaves the ranking of pairs alone.
+videos but those of the fold, which it then judges, from the files on; with `--beside`, together
+with a second network, trained on the same from the first. What is there already is not done again.
+The scores of all folds together make the figures: they come from different models, which lowers an
+AUC a little and leaves the ranking of pairs alone.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -80,26 +82,31 @@ def write_fold(rows: Labels, fold_of: Mapping[str, int], fold: int, path: Path) 
     write_labels(chosen, path)
 
 
-def train(folder: Path, steps: int, settings: Sequence[str], options: argparse.Namespace) -> None:
+def train(config: str, folder: Path, steps: int, *settings: str) -> None:
     """Train a model, or go on where it was stopped."""
     fixed = (f"optim.steps={steps}", "data.validation=0.0", "quality.crops=0")
-    settings = [*fixed, *settings, *options.set]
-    words = [w for s in settings for w in ("--set", s)]
+    words = [w for s in (*fixed, *settings) for w in ("--set", s)]
     resume = ["--resume"] if (folder / "checkpoint.json").exists() else []
-    run_tellframe("train", options.config, "-o", str(folder), *words, *resume)
+    run_tellframe("train", config, "-o", str(folder), *words, *resume)
 
 
 def judge_fold(fold: int, options: argparse.Namespace) -> list[Row]:
     """Train, export and evaluate the model of a fold, as far as that is not done."""
     out: Path = options.out
-    labels, run, bundle, report = (
-        out / f"fold-{fold}{end}" for end in (".csv", "", "-bundle", "-report")
+    labels, run, beside, bundle, report = (
+        out / f"fold-{fold}{end}" for end in (".csv", "", "-beside", "-bundle", "-report")
     )
     if not (report / "scores.csv").exists():
-        own = (f"model.start='{out / 'base'}'", f"data.labels='{labels}'")
-        train(run, options.steps, (*FROM_BASE, *own), options)
+        own = (f"data.labels='{labels}'", *options.set)
+        start = f"model.start='{out / 'base'}'"
+        train(options.config, run, options.steps, *FROM_BASE, start, *own)
+        runs = [str(run)]
+        if options.beside:
+            start = f"model.start='{run}'"
+            train(options.beside, beside, options.beside_steps, start, *own)
+            runs.append(str(beside))
         if not (bundle / "bundle.json").exists():
-            run_tellframe("export", str(run), "-o", str(bundle), "--name", f"fold-{fold}")
+            run_tellframe("export", *runs, "-o", str(bundle), "--name", f"fold-{fold}")
         judge = ("--model", str(bundle), "--split", HELD, "--quiet")
         run_tellframe("evaluate", str(labels), *judge, "-o", str(report))
     rows, _ = read_scores(report / "scores.csv")
@@ -114,6 +121,8 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--base-steps", type=int, default=800)
     parser.add_argument("--steps", type=int, default=500, help="of every fold, from the base")
+    parser.add_argument("--beside", metavar="CONFIG", help="of a second network, judging with it")
+    parser.add_argument("--beside-steps", type=int, default=800, help="of that, in every fold")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     if not options.labels.is_file():
@@ -123,7 +132,7 @@ def main() -> None:
     fold_of = deal_out(rows, options.folds)
     for fold in range(options.folds):
         write_fold(rows, fold_of, fold, options.out / f"fold-{fold}.csv")
-    train(options.out / "base", options.base_steps, BASE, options)
+    train(options.config, options.out / "base", options.base_steps, *BASE, *options.set)
     judged: list[Row] = []
     for fold in range(options.folds):
         judged += judge_fold(fold, options)
@@ -139,8 +148,8 @@ def main() -> None:
         ]
         for name, found in figures.items()
     ]
-    settings = {name: getattr(options, name) for name in ("folds", "base_steps", "steps", "set")}
-    facts = {"config": options.config, **settings, "figures": figures}
+    named = ("config", "folds", "base_steps", "steps", "beside", "beside_steps", "set")
+    facts = {**{name: getattr(options, name) for name in named}, "figures": figures}
     write_results(options.out, table(heads, lines), facts)
 
 
