@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import sys
 from collections import Counter
@@ -58,3 +59,26 @@ def test_paths_stay_right_wherever_the_labels_of_a_fold_lie(tmp_path):
     (tmp_path / "labels.csv").write_text("path,split\nclips/a.mp4,train\n")
     (row,) = cross_validate.read_labels(tmp_path / "labels.csv")
     assert row["path"] == str((tmp_path / "clips" / "a.mp4").resolve())
+
+
+def test_the_second_network_of_a_fold_starts_from_its_first_and_judges_beside_it(
+    tmp_path, monkeypatch
+):
+    commands = []
+    monkeypatch.setattr(cross_validate, "run_tellframe", lambda *words: commands.append(words))
+    monkeypatch.setattr(cross_validate, "read_scores", lambda _path: ([], None))
+    options = argparse.Namespace(
+        out=tmp_path, config="one.toml", steps=4, beside="two.toml", beside_steps=8, set=[]
+    )
+    cross_validate.judge_fold(1, options)
+    first, second, export, evaluate = commands
+    run, beside = str(tmp_path / "fold-1"), str(tmp_path / "fold-1-beside")
+    labels = f"data.labels='{tmp_path / 'fold-1.csv'}'"
+    assert first[:4] == ("train", "one.toml", "-o", run)
+    assert second[:4] == ("train", "two.toml", "-o", beside)
+    assert labels in first
+    assert labels in second
+    assert f"model.start='{tmp_path / 'base'}'" in first
+    assert f"model.start='{run}'" in second
+    assert export[:3] == ("export", run, beside)
+    assert evaluate[:2] == ("evaluate", str(tmp_path / "fold-1.csv"))
