@@ -113,7 +113,9 @@ def _open_encoder(size: tuple[int, ...], encoding: Encoding) -> Any:
     encoder.width, encoder.height = size
     encoder.pix_fmt, encoder.framerate, encoder.time_base = "yuv420p", 25, Fraction(1, 25)
     encoder.thread_count = 1  # the cores belong to the training step
-    encoder.options = {"crf": str(encoding.crf), "preset": encoding.preset}
+    # With mbtree, x264 now and then gives other packets for the same pictures (39 of 20,724
+    # encodings of small clips, preset veryfast; none of 65,424 without it).
+    encoder.options = {"crf": str(encoding.crf), "preset": encoding.preset, "mbtree": "0"}
     return encoder
 
 
