@@ -12,6 +12,9 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra: pip install 'tellframe[serve]'")
 
+from tellframe import download
+from tellframe.cli import run
+from tellframe.cli import serve as verb
 from tellframe.errors import DecodeError, LimitError, NoVideoError, UsageError
 from tellframe.isolation import Limits
 from tellframe.serve import problems, uploads
@@ -242,6 +245,26 @@ def test_names_lose_their_folders(given, cleaned):
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError, match="out of range"):
         Settings(**wrong)
+
+
+def test_weights_are_fetched_before_the_workers_that_may_not(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def refuse(request, timeout):
+        asked.append(request.full_url)
+        raise OSError("no connection")
+
+    def serve(config):
+        raise AssertionError("the service was started")
+
+    monkeypatch.delenv("TELLFRAME_YUNET", raising=False)
+    monkeypatch.setenv("TELLFRAME_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(download.urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(verb, "_make_server", serve)
+    folder = str(tmp_path / "folder")
+    assert run(["serve", "--folder", folder, "--face-detector", "yunet"]) == 2
+    assert "cannot be fetched: no connection" in capsys.readouterr().err
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(

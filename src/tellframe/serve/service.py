@@ -14,6 +14,7 @@ from anyio import to_thread
 
 from tellframe.bundle import load_bundle
 from tellframe.errors import AddressError, MediaError
+from tellframe.faces import fetch_weights
 from tellframe.recipe import Recipe
 from tellframe.report.words import number_of
 from tellframe.runtime import usable_cores
@@ -45,8 +46,8 @@ class Service:
         settings: what whoever runs the service decides.
 
     Raises:
-        TellframeError: the model is missing or altered, a setting is wrong, or another server
-            uses the folder.
+        TellframeError: the model is missing or altered, a setting is wrong, another server uses
+            the folder, or a file has to be fetched and cannot be.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -54,6 +55,7 @@ class Service:
         self.bundle = load_bundle(settings.model)
         own = self.bundle.recipe
         self.recipe = Recipe.from_dict({**dataclasses.asdict(own), **settings.overrides})
+        fetch_weights(self.recipe)  # a worker may not: it neither connects nor writes
         self.metrics = Metrics()
         self.store = Store(settings.folder)
         self.uploads = uploads.Folder(settings.folder / "uploads")
