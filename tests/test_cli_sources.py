@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,10 +15,11 @@ import pytest
 
 from s3_server import s3_server
 from tellframe.cli import run
-from tellframe.cli.sources import AHEAD, Source, judge_sources
+from tellframe.cli.sources import AHEAD, Source, find_sources, find_videos, judge_sources
 from tellframe.cli.watch import Lookout
 from tellframe.errors import DecodeError, StoreError
 from tellframe.types import Label, Verdict
+from tellframe.webfetch import FetchLimits
 from web_server import run_web_server
 
 __all__ = ["s3_server"]
@@ -150,6 +152,69 @@ def folder(samples, tmp_path):
     for name in ("a", "b", "c"):
         (found / f"{name}.mp4").symlink_to(samples / "real.mp4")
     return found
+
+
+@pytest.fixture
+def refuse(monkeypatch):
+    """Return what makes listing a folder raise; rights would mean nothing to root."""
+    real, kinds = os.scandir, {}
+
+    def scandir(path):
+        if kind := kinds.get(Path(path)):
+            raise kind(1, "refused", path)
+        return real(path)
+
+    def refuse(path, kind):
+        kinds[path] = kind
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    return refuse
+
+
+def verdicts_on(*inputs):
+    return list(judge_sources(Judge(), find_sources(map(str, inputs), FetchLimits())))
+
+
+def test_a_folder_that_cannot_be_read_is_a_line_beside_the_videos(folder, refuse):
+    (folder / "b").mkdir()
+    refuse(folder / "b", PermissionError)
+    verdicts = verdicts_on(folder)
+    names = ["a.mp4", "b", "b.mp4", "c.mp4"]
+    assert [verdict.video for verdict in verdicts] == [str(folder / name) for name in names]
+    assert [bool(verdict.error) for verdict in verdicts] == [False, True, False, False]
+    assert verdicts[1].error == f"{folder}/b: cannot be read (refused); check its rights"
+    with pytest.raises(PermissionError, match="refused"):
+        find_videos([str(folder)])
+
+    refuse(folder, PermissionError)
+    assert [v.error for v in verdicts_on(f"{folder}/")] == [
+        f"{folder}: cannot be read (refused); check its rights"
+    ]
+
+
+@pytest.mark.parametrize("kind", [FileNotFoundError, NotADirectoryError])
+def test_a_folder_that_goes_while_it_is_looked_through_is_no_loss(folder, refuse, kind):
+    (folder / "gone").mkdir()
+    refuse(folder / "gone", kind)
+    assert [Path(v.video).name for v in verdicts_on(folder)] == ["a.mp4", "b.mp4", "c.mp4"]
+
+
+def test_a_folder_without_a_video_says_so(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    (verdict,) = verdicts_on(tmp_path)
+    assert (verdict.video, verdict.error) == (
+        str(tmp_path),
+        f"{tmp_path}: holds no video; check the folder",
+    )
+
+
+def test_a_name_that_cannot_be_looked_at_is_a_line(folder, tmp_path, capsys):
+    names = [str(folder / "a.mp4"), str(tmp_path / ("x" * 300))]
+    for inputs, status in ((names, 3), (names[1:], 4)):
+        assert run(["detect", *inputs, "--jsonl", *FAST]) == status
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [row["video"] for row in rows] == inputs
+        assert "File name too long" in rows[-1]["error"]
 
 
 def test_lines_are_appended_and_resumed(folder, tmp_path, capsys):

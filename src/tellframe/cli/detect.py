@@ -197,10 +197,11 @@ def _detect(
 
 def _count_workers(options: argparse.Namespace) -> int:
     """Return how many videos are read side by side; several or one, all cores are busy."""
+    from tellframe.cli.sources import is_folder
     from tellframe.store import is_remote
 
     first = options.inputs[0]
-    single = len(options.inputs) == 1 and not (Path(first).is_dir() or is_remote(first))
+    single = len(options.inputs) == 1 and not (is_folder(first) or is_remote(first))
     workers: int = options.workers or (1 if single else options.threads or usable_cores())
     return workers
 

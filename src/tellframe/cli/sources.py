@@ -75,31 +75,59 @@ def find_sources(inputs: Iterable[str], limits: FetchLimits, endpoint: str = "")
             found.append(_from_link(name, limits))
         elif is_remote(name):
             found += _from_store(name, limits, endpoint)
-        elif Path(name).is_dir():
-            paths = list_folder(name)
-            found += [Source(p, in_folder=True, is_place=paths == [name]) for p in paths]
+        elif is_folder(name):
+            found += _from_folder(name)
         else:
             found.append(Source(name))
     return found
 
 
-def list_folder(folder: str) -> list[str]:
-    """Return the videos below a folder, by suffix, sorted; where there is none, the folder.
+def is_folder(name: str) -> bool:
+    """Tell whether a name is that of a folder; one that cannot be looked at is none."""
+    return os.path.isdir(name)  # noqa: PTH112 (Path.is_dir raises at names too long or locked away)
 
-    So it is reported as one that failed.
-    """
+
+def list_folder(folder: str) -> tuple[list[str], list[OSError]]:
+    """Return the videos below a folder, by suffix, sorted; and why folders cannot be read."""
     from tellframe.video import VIDEO_SUFFIXES
 
-    paths = (p for p in Path(folder).rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
-    return sorted(map(str, paths)) or [folder]
+    errors: list[OSError] = []
+
+    def note(error: OSError) -> None:
+        gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+        if not gone or error.filename == folder:  # one below it may go at any time
+            errors.append(error)
+
+    paths = (Path(at, name) for at, _, names in os.walk(folder, onerror=note) for name in names)
+    return sorted(str(p) for p in paths if p.suffix.lower() in VIDEO_SUFFIXES), errors
 
 
 def find_videos(inputs: Iterable[str]) -> list[str]:
-    """Expand folders to the videos below them, as `list_folder` does; keep other names as given."""
-    paths: list[str] = []
+    """Expand folders to the videos below them, or keep them where there is none; keep other names.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    found: list[str] = []
     for name in inputs:
-        paths += list_folder(name) if Path(name).is_dir() else [name]
-    return paths
+        paths, errors = list_folder(name) if is_folder(name) else ([name], [])
+        if errors:
+            raise errors[0]
+        found += paths or [name]
+    return found
+
+
+def _from_folder(folder: str) -> list[Source]:
+    """List the videos below a folder, and the folders there that cannot be read."""
+    paths, errors = list_folder(folder)
+    found = [Source(path, in_folder=True) for path in paths]
+    for error in errors:
+        name = str(Path(error.filename or folder))
+        reason = f"{name}: cannot be read ({error.strerror or error}); check its rights"
+        found.append(Source(name, _missing(reason)))
+    return sorted(found, key=lambda source: source.name) or [
+        Source(folder, _missing(f"{folder}: holds no video; check the folder"), is_place=True)
+    ]
 
 
 def _from_link(url: str, limits: FetchLimits) -> Source:
