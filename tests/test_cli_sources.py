@@ -453,3 +453,32 @@ def test_a_key_that_is_gone_or_cut_short_is_a_line(stored, samples, tmp_path):
     verdicts = list(judge_sources(Judge(), [gone, short]))
     assert "no such key" in verdicts[0].error
     assert "changed while it was read" in verdicts[1].error
+
+
+def test_a_single_object_that_is_gone_or_locked_away_is_a_line(
+    stored, samples, tmp_path, monkeypatch
+):
+    target, gone = tmp_path / "out.jsonl", f"s3://{BUCKET}/in/gone.mp4"
+    names = [str(samples / "real.mp4"), gone]
+    command = ["detect", *names, "--jsonl", str(target), *FAST]
+    assert run(command) == 3
+    assert [row["video"] for row in rows_of(target)] == names
+    assert "no such key" in rows_of(target)[1]["error"]
+    assert run([*command, "--resume"]) == 3
+    assert len(rows_of(target)) == 2
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    (verdict,) = verdicts_on(f"s3://{BUCKET}/in/3.mp4")
+    assert "access denied" in verdict.error
+
+
+def test_a_store_that_does_not_answer_for_a_single_object_is_no_line(monkeypatch):
+    from tellframe.store import FolderStore
+
+    def size(_store, key):
+        raise StoreError(f"{key}: cannot be read")
+
+    monkeypatch.setattr(FolderStore, "size", size)
+    monkeypatch.setattr("tellframe.cli.sources.open_store", lambda *_: FolderStore("/nowhere"))
+    with pytest.raises(StoreError, match="cannot be read"):
+        verdicts_on("s3://b/a.mp4")

@@ -66,7 +66,7 @@ def find_sources(inputs: Iterable[str], limits: FetchLimits, endpoint: str = "")
 
     Raises:
         MissingExtraError: obstore is not installed.
-        StoreError: a place cannot be listed.
+        StoreError: a place cannot be listed, or the store of an object does not answer.
         UsageError: an address is none.
     """
     found: list[Source] = []
@@ -124,10 +124,9 @@ def _from_folder(folder: str) -> list[Source]:
     for error in errors:
         name = str(Path(error.filename or folder))
         reason = f"{name}: cannot be read ({error.strerror or error}); check its rights"
-        found.append(Source(name, _missing(reason)))
-    return sorted(found, key=lambda source: source.name) or [
-        Source(folder, _missing(f"{folder}: holds no video; check the folder"), is_place=True)
-    ]
+        found.append(Source(name, _failing(MediaNotFoundError(reason))))
+    empty = _failing(MediaNotFoundError(f"{folder}: holds no video; check the folder"))
+    return sorted(found, key=lambda source: source.name) or [Source(folder, empty, is_place=True)]
 
 
 def _from_link(url: str, limits: FetchLimits) -> Source:
@@ -137,7 +136,7 @@ def _from_link(url: str, limits: FetchLimits) -> Source:
 
 
 def _from_store(location: str, limits: FetchLimits, endpoint: str) -> list[Source]:
-    """List the videos under a prefix, or take a single one."""
+    """List the videos under a prefix, or take a single one, which may be gone."""
     from tellframe.video import VIDEO_SUFFIXES
 
     def is_video(key: str) -> bool:
@@ -146,21 +145,27 @@ def _from_store(location: str, limits: FetchLimits, endpoint: str) -> list[Sourc
     bucket, single = split_location(location)
     if is_video(single):
         store = open_store(bucket, endpoint)
-        return [_from_key(store, single, store.size(single), limits)]
+        try:
+            size = store.size(single)
+        except StoreError as error:
+            if not (error.missing or error.denied):  # it says nothing about this video
+                raise
+            return [Source(store.name(single), _failing(FetchError(str(error))))]
+        return [_from_key(store, single, size, limits)]
     store = open_store(location, endpoint)
     files = {key: size for key, size in store.list_files().items() if is_video(key)}
     return [_from_key(store, key, size, limits) for key, size in files.items()] or [
         Source(
             store.url,
-            _missing(f"{store.url}: holds no video; check bucket and prefix"),
+            _failing(MediaNotFoundError(f"{store.url}: holds no video; check bucket and prefix")),
             is_place=True,
         )
     ]
 
 
-def _missing(message: str) -> Fetch:
+def _failing(error: MediaError) -> Fetch:
     def fetch(_file: IO[bytes], _cancelled: Callable[[], bool]) -> None:
-        raise MediaNotFoundError(message)
+        raise error
 
     return fetch
 
