@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 
@@ -130,6 +131,46 @@ def test_an_output_that_cannot_be_written_is_known_before_the_work(samples, tmp_
         assert out == ""
         assert "file" in err
         assert "[1/3]" not in err
+
+
+def test_an_output_that_may_not_be_written_is_known_before_the_work(tmp_path, capsys, monkeypatch):
+    assert run(["detect", "x.mp4", "--csv", str(tmp_path)]) == 2
+    assert f"--csv {tmp_path}: is a folder" in capsys.readouterr().err
+    monkeypatch.setattr(os, "access", lambda place, _: str(place) == os.devnull)
+    for option, name in (
+        ("--csv", "a.csv"),
+        ("--html", "a.html"),
+        ("--html", "a/"),
+        ("--html", ""),
+    ):
+        assert run(["detect", "x.mp4", option, f"{tmp_path}/{name}"]) == 2
+        out, err = capsys.readouterr()
+        assert (out, "cannot be written" in err, "[1/1]" in err) == ("", True, False)
+    assert run(["detect", "x.mp4", "--csv", os.devnull]) == 4
+
+
+def test_the_table_comes_before_a_file_that_fails(bad, tmp_path, capsys, monkeypatch):
+    def fill(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tellframe.report.write_csv", fill)
+    for form, word in (("--quiet", "VERDICT"), ("--json", '"video"')):
+        assert run(["detect", bad, "--csv", str(tmp_path / "a.csv"), form]) == 2
+        out, err = capsys.readouterr()
+        assert word in out
+        assert "No space left" in err
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped():
+    done = subprocess.run(
+        [sys.executable, "-m", "tellframe", "detect", "Ä漢.mp4", "--quiet"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "1"},
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (4, b"")
+    assert "Ä\\u6f22.mp4" in done.stdout.decode("latin-1")
 
 
 def test_unknown_options_are_usage_errors():

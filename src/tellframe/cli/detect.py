@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -103,9 +104,9 @@ def run_detect(options: argparse.Namespace) -> int:
     from tellframe.cli.lines import open_lines
 
     _check(options)
-    for target in (options.csv, options.html):
+    for option, target in (("--csv", options.csv), ("--html", options.html)):
         if target:  # to find out now, and not after hours of work, that it cannot be written
-            Path(target).absolute().parent.mkdir(parents=True, exist_ok=True)
+            _check_target(option, target)
     with ExitStack() as stack:
         lines: TextIO | None = sys.stdout if options.jsonl else None
         earlier: list[Verdict] = []
@@ -144,6 +145,23 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError("--resume: makes no --html; the pictures of earlier videos are not kept")
     if not (0 <= options.watch < float("inf") and 0 < options.fetch_timeout < float("inf")):
         raise UsageError("--watch and --fetch-timeout: give a number of seconds above 0")
+
+
+def _check_target(option: str, target: str | Path) -> None:
+    """Make the folder of an output, and refuse an output that cannot be written.
+
+    Raises:
+        UsageError: it is such.
+        OSError: its folder cannot be made.
+    """
+    path = Path(os.path.realpath(target))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if option == "--csv" and path.is_dir():
+        raise UsageError(f"{option} {target}: is a folder; name a file in it")
+    # A file is replaced, which asks for rights of its folder alone; devices and pipes are written.
+    place = path if path.exists() and not path.is_file() else path.parent
+    if not os.access(place, os.W_OK | (os.X_OK if place.is_dir() else 0)):
+        raise UsageError(f"{option} {target}: cannot be written; check your rights in {place}")
 
 
 def _detect(
@@ -185,14 +203,23 @@ def _detect(
         with interruptible(interrupted) if options.watch else nullcontext():
             for _ in follow():
                 pass
-    if options.csv:
-        report.write_csv(verdicts, options.csv)
     if options.json:
         report.write_json(verdicts, sys.stdout)
     elif not lines:
-        color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        sys.stdout.write(report.format_table(verdicts, color=color))
+        _print_table(verdicts)
+    if options.csv:  # last: the disk may be full by now
+        report.write_csv(verdicts, options.csv)
     return tally.status(fail_on_fake=options.fail_on == "fake", watched=bool(options.watch))
+
+
+def _print_table(verdicts: Sequence[Verdict]) -> None:
+    from tellframe import report
+
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have letters that its encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
+    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    sys.stdout.write(report.format_table(verdicts, color=color))
+    sys.stdout.flush()
 
 
 def _count_workers(options: argparse.Namespace) -> int:
