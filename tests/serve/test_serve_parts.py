@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra: pip install 'tellframe[serve]'")
 
 from tellframe import download
-from tellframe.cli import run
+from tellframe.cli import build_parser, run
 from tellframe.cli import serve as verb
 from tellframe.errors import DecodeError, LimitError, NoVideoError, UsageError
 from tellframe.isolation import Limits
@@ -265,6 +265,29 @@ def test_weights_are_fetched_before_the_workers_that_may_not(tmp_path, monkeypat
     assert run(["serve", "--folder", folder, "--face-detector", "yunet"]) == 2
     assert "cannot be fetched: no connection" in capsys.readouterr().err
     assert len(asked) == 1
+
+
+def settings_of(*options):
+    return verb.read_settings(build_parser().parse_args(["serve", *options]))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "holds no token"),
+        (b"\n \r\n", "holds no token"),
+        ("caf\xe9-0123456789abc\n".encode("latin-1"), "no text in UTF-8"),
+    ],
+)
+def test_a_file_of_tokens_without_one_is_refused(tmp_path, monkeypatch, content, message):
+    monkeypatch.setenv(verb.TOKENS, "0123456789abcdef")
+    path = tmp_path / "tokens"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=f"--token-file {path}: .*{message}"):
+        settings_of("--token-file", str(path))
+    path.write_bytes(b" fedcba9876543210 \n\n")
+    expected = ("0123456789abcdef", "fedcba9876543210")
+    assert settings_of("--token-file", str(path)).tokens == expected
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def read_settings(options: argparse.Namespace) -> Any:
     """Return the settings that the options ask for.
 
     Raises:
-        UsageError: a value is out of range.
+        UsageError: a value is out of range, or the file of tokens holds none.
         OSError: the file of tokens cannot be read.
     """
     from tellframe.isolation import Limits
@@ -146,7 +146,7 @@ def read_settings(options: argparse.Namespace) -> Any:
     given = {"num_frames": options.frames, "face_detector": options.face_detector}
     tokens = os.environ.get(TOKENS, "").split(",")
     if options.token_file:
-        tokens += options.token_file.read_text(encoding="utf-8").splitlines()
+        tokens += _read_tokens(options.token_file)
     limits = dataclasses.replace(
         Limits(), seconds=options.limit_seconds, memory=options.limit_mib * MIB
     )
@@ -171,3 +171,21 @@ def read_settings(options: argparse.Namespace) -> Any:
         root_path=options.root_path.rstrip("/"),
         hosts=(*LOOPBACK, *options.host_name),
     )
+
+
+def _read_tokens(path: Path) -> list[str]:
+    """Return the tokens in a file, of which there is one at least: without, all would be let in.
+
+    Raises:
+        UsageError: there is none, or it is no text.
+        OSError: it cannot be read.
+    """
+    try:
+        tokens = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"--token-file {path}: is no text in UTF-8; write tokens in ASCII"
+        ) from error
+    if not any(tokens):
+        raise UsageError(f"--token-file {path}: holds no token; write one a line")
+    return tokens
