@@ -133,6 +133,17 @@ def test_a_limit_of_people_keeps_those_seen_most(samples):
     assert verdict.counters["dropped_many"] == 1
 
 
+def test_memory_without_end_is_as_much_as_there_is(monkeypatch):
+    from tellframe import detector
+    from tellframe.cli import build_parser
+    from tellframe.cli.options import load_detector
+
+    monkeypatch.setattr(detector, "load", lambda _model, *, limits, **_: limits)
+    for given, expected in (("inf", 2**62), ("1e300", 2**62), ("0.5", 2**29)):
+        options = build_parser().parse_args(["detect", "a.mp4", "--memory", given])
+        assert load_detector(options).memory == expected
+
+
 def test_limits_are_options(samples, capsys):
     from tellframe.cli import run
 

@@ -240,6 +240,7 @@ def test_names_lose_their_folders(given, cleaned):
         {"root_path": "no-slash"},
         {"limits": Limits(memory=2**20)},
         {"keep_seconds": 0},
+        {"keep_seconds": float("inf")},
     ],
 )
 def test_settings_out_of_range_are_refused(wrong):
@@ -269,6 +270,13 @@ def test_weights_are_fetched_before_the_workers_that_may_not(tmp_path, monkeypat
 
 def settings_of(*options):
     return verb.read_settings(build_parser().parse_args(["serve", *options]))
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+@pytest.mark.parametrize("option", ["--max-mib", "--keep-hours"])
+def test_sizes_and_times_are_finite(option, value):
+    with pytest.raises(UsageError, match=f"{option}.*finite"):
+        settings_of(option, value)
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ def load_detector(
     if "timeout" in options:
         if not (options.timeout > 0 and options.memory > 0):
             raise UsageError("--timeout and --memory: give more than 0")
-        memory = min(round(options.memory * 2**30), 2**62)
+        memory = round(min(options.memory, 2**32) * 2**30)  # "inf" cannot be rounded
         limits = dataclasses.replace(limits, seconds=options.timeout, memory=memory)
         given = {f.name: getattr(options, f"max_{f.name}") for f in dataclasses.fields(FileLimits)}
         file_limits = FileLimits(**given)
@@ -224,11 +224,26 @@ def load_detector(
 
 
 def num_workers(options: argparse.Namespace) -> int:
-    """Return the worker processes that --workers asks for; by itself one a core."""
+    """Return the worker processes that --workers asks for; 0 asks for one a core.
+
+    Raises:
+        UsageError: a negative number was asked for.
+    """
     from tellframe.runtime import usable_cores
 
+    return asked_workers(options) or usable_cores()
+
+
+def asked_workers(options: argparse.Namespace) -> int:
+    """Return the number given by --workers.
+
+    Raises:
+        UsageError: it is negative.
+    """
     asked: int = options.workers
-    return asked if asked > 0 else usable_cores()
+    if asked < 0:
+        raise UsageError(f"--workers {asked}: give 0 or more")
+    return asked
 
 
 def follow(rows: Iterator[Item], total: int, quiet: bool) -> Iterator[Item]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import os
 import sys
 from pathlib import Path
@@ -147,6 +148,8 @@ def read_settings(options: argparse.Namespace) -> Any:
     tokens = os.environ.get(TOKENS, "").split(",")
     if options.token_file:
         tokens += _read_tokens(options.token_file)
+    if not math.isfinite(options.max_mib):
+        raise UsageError(f"--max-mib {options.max_mib:g}: give a finite number above 0")
     limits = dataclasses.replace(
         Limits(), seconds=options.limit_seconds, memory=options.limit_mib * MIB
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +73,7 @@ class Settings:
             "--queue": self.max_queue >= 1,
             "--max-mib": self.max_bytes > 0,
             "--rate": self.rate >= 0,
-            "--keep-hours": self.keep_seconds > 0,
+            "--keep-hours": 0 < self.keep_seconds < math.inf,
             "--keep-mib": self.keep_bytes >= 0,
             "--limit-seconds": self.limits.seconds > 0,
             "--limit-mib": self.limits.memory >= 512 * MIB,
@@ -82,6 +83,7 @@ class Settings:
         wrong = [name for name, good in checks.items() if not good]
         if wrong:
             raise UsageError(
-                f"{', '.join(wrong)}: out of range (counts from 1, limits above 0, --limit-mib "
-                "from 512, a path prefix begins with /, tokens have 16 characters or more)"
+                f"{', '.join(wrong)}: out of range (counts from 1, limits above 0, --keep-hours "
+                "finite, --limit-mib from 512, a path prefix begins with /, tokens have 16 "
+                "characters or more)"
             )
