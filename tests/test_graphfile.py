@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from tellframe import graphfile
 from tellframe.bundle import SHIPPED
-from tellframe.errors import BundleError
+from tellframe.errors import BundleError, OutOfMemoryError
 from tellframe.graphfile import read_graph, require_self_contained
 from tellframe.runtime import Session
 
@@ -191,3 +192,13 @@ def test_the_fields_are_those_of_onnx():
 def test_the_shipped_graph_still_runs():
     found = Session(GRAPH, 1).run({"crops": np.zeros((1, 224, 224, 3), np.uint8)})
     assert found["logit"].shape == (1,)
+
+
+def test_a_graph_that_memory_does_not_suffice_for_says_so(monkeypatch):
+    def run(*_):
+        raise RuntimeError("Non-zero status code returned while running Conv: std::bad_alloc")
+
+    session = Session(GRAPH, 1)
+    monkeypatch.setattr(session, "_session", SimpleNamespace(run=run))
+    with pytest.raises(OutOfMemoryError, match=r"memory does not suffice to run model\.onnx"):
+        session.run({"crops": np.zeros((1, 224, 224, 3), np.uint8)})

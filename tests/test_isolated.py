@@ -27,6 +27,7 @@ from tellframe.errors import (
     MediaError,
     MediaNotFoundError,
     NoVideoError,
+    OutOfMemoryError,
 )
 from tellframe.isolated import IsolatedExtractor
 from tellframe.isolation import Limits
@@ -70,6 +71,8 @@ def misbehave(tools, path, descriptor):
             kept = []
             while True:
                 kept.append(bytearray(2**24))
+        case "network":
+            raise OutOfMemoryError("memory does not suffice to run rnet.onnx on {}")
         case "exit":
             os._exit(0)
         case "abort":
@@ -112,6 +115,7 @@ KINDS = {
     "segfault": (DecodeError, "ended the process"),
     "hang": (LimitError, "longer than 4 s.*--timeout"),
     "eat": (LimitError, "more memory than 1 GiB.*--memory"),
+    "network": (LimitError, "network.mp4: needs more memory than 1 GiB; allow more with --memory"),
     "exit": (DecodeError, "ended the process"),
     "abort": (DecodeError, "ended the process"),
     "bug": (MediaError, "made tellframe itself fail.*KeyError"),

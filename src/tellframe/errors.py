@@ -38,6 +38,10 @@ class LimitError(MediaError):
     """The file asks for more memory or pixels than the limits allow."""
 
 
+class OutOfMemoryError(LimitError):
+    """A network needs more memory than there is; which file it ran on is not known there."""
+
+
 class AddressError(MediaError):
     """The web address of a video is none, or leads where it must not."""
 

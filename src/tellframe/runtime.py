@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tellframe.errors import BundleError, LimitError
+from tellframe.errors import BundleError, OutOfMemoryError
 from tellframe.graphfile import read_graph, require_self_contained
 
 _NO_MEMORY: Final = ("std::bad_alloc", "Failed to allocate memory")
@@ -92,7 +92,7 @@ class Session:
 
         Raises:
             BundleError: names, shapes or types do not fit the graph.
-            LimitError: memory does not suffice.
+            OutOfMemoryError: memory does not suffice.
         """
         try:
             values = self._session.run(None, dict(inputs))
@@ -100,7 +100,9 @@ class Session:
             given = {name: (array.dtype.name, array.shape) for name, array in inputs.items()}
             if any(mark in str(error) for mark in _NO_MEMORY):
                 name = Path(self._name).name
-                raise LimitError(f"memory does not suffice to run {name} on {given}") from error
+                raise OutOfMemoryError(
+                    f"memory does not suffice to run {name} on {given}"
+                ) from error
             raise BundleError(
                 f"{self._name}: the graph does not accept {given}; it has the inputs "
                 f"{self._inputs} ({_first_line(error)})"

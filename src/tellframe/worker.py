@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tellframe.channel import WorkerEnd
+from tellframe.errors import OutOfMemoryError
 from tellframe.sandbox import confine, limit_memory, limit_processor, restrict_start, tie_to_parent
 from tellframe.wire import pack
 
@@ -108,6 +109,8 @@ def _answer(task: Task, context: Any, given: list[Any]) -> tuple[bytes, bytes]:
         if task.confined:
             return RETURNED, pack(result)
     except Exception as error:
+        if task.confined and isinstance(error, OutOfMemoryError):
+            error = MemoryError(str(error))  # the parent knows the file, the limit and its option
         return RAISED, _error_bytes(error, task.confined)
     try:
         return RETURNED, pickle.dumps(result)

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra: pip install 'tellframe[serve]'")
 
 from tellframe import isolation
-from tellframe.errors import DecodeError, LimitError, TellframeError, WorkerError
+from tellframe.errors import DecodeError, LimitError, OutOfMemoryError, TellframeError, WorkerError
 from tellframe.isolation import Failure, Limits
 from tellframe.process import WorkerProcess
 from tellframe.recipe import Recipe
@@ -51,6 +51,8 @@ def act(context, name, descriptor, progress):
             raise KeyError("k")
         case "large":
             raise MemoryError
+        case "network":
+            raise OutOfMemoryError("memory does not suffice to run rnet.onnx on {}")
     for step in (("reading", 0, 0), ("dancing", 1, 2), ("faces", -1, 2), ("faces", 1, 2)):
         progress(*step)
     return Finding((), MEDIA, {"pid": os.getpid(), "bytes": os.fstat(descriptor).st_size})
@@ -107,6 +109,7 @@ def test_a_worker_that_does_not_come_back_is_replaced(
         ("bad", DecodeError, "bad: is broken"),
         ("odd", TellframeError, "KeyError"),
         ("large", LimitError, "more memory than 1 GiB"),
+        ("network", LimitError, "more memory than 1 GiB"),
     ],
 )
 def test_what_a_worker_raises_is_raised(slot, ask, name, error, message):
