@@ -32,6 +32,18 @@ _PART: Final = ".part-"
 _DENIED: Final = ("401 Unauthorized", "403 Forbidden", "169.254.169.254")
 """In messages of obstore; the last is where a machine in a cloud is asked for its rights, which
 happens where no key is given."""
+_RIGHTS: Final = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights of that key",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS and the rights of that account",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY and the rights of that key",
+}
+"""What to check where access is denied, by scheme."""
+_PLACE: Final = {
+    "s3": "the address, --endpoint and AWS_REGION",
+    "gs": "the address and GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "the address and AZURE_STORAGE_ACCOUNT_NAME",
+}
+"""What to check where a store cannot be reached, by scheme."""
 _ENDPOINT: Final = re.compile(
     r"https?://(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::(\d{1,5}))?(?:/[\w./-]*)?"
 )
@@ -340,6 +352,7 @@ class ObjectStore(Store):
         missing = (kinds.NotFoundError, FileNotFoundError)
         denied = (kinds.PermissionDeniedError, kinds.UnauthenticatedError, PermissionError)
         what = f"{self.name(key)}: cannot be {done}"
+        scheme = self.url.partition("://")[0]
         try:
             yield
         except (kinds.BaseError, OSError, ValueError) as error:
@@ -349,14 +362,10 @@ class ObjectStore(Store):
                 raise StoreError(reason, missing=True) from error
             if isinstance(error, denied) or any(mark in text for mark in _DENIED):
                 raise StoreError(
-                    f"{what}: access denied; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
-                    "the rights of that key",
-                    denied=True,
+                    f"{what}: access denied; check {_RIGHTS[scheme]}", denied=True
                 ) from error
             reason = text.strip().split("\n")[0][:300]
-            raise StoreError(
-                f"{what} ({reason}); check the address, --endpoint and AWS_REGION"
-            ) from error
+            raise StoreError(f"{what} ({reason}); check {_PLACE[scheme]}") from error
 
 
 def _check_endpoint(given: str) -> str:

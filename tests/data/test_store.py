@@ -321,6 +321,31 @@ def test_a_wrong_secret(bucket, monkeypatch, name):
         open_store(bucket).exists("a")
 
 
+@pytest.mark.parametrize(
+    ("url", "rights", "place"),
+    [
+        ("s3://b/x", "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and", "--endpoint and AWS_REGION"),
+        ("gs://b/x", "GOOGLE_APPLICATION_CREDENTIALS and", "and GOOGLE_APPLICATION_CREDENTIALS"),
+        ("az://b/x", "AZURE_STORAGE_ACCOUNT_NAME, AZURE_", "and AZURE_STORAGE_ACCOUNT_NAME"),
+    ],
+)
+def test_what_to_check_is_that_of_the_scheme(url, rights, place, monkeypatch):
+    obstore = pytest.importorskip("obstore")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    kinds = obstore.exceptions
+    for error, hint in ((kinds.PermissionDeniedError, rights), (kinds.GenericError, place)):
+
+        def fail(*_, error=error):
+            raise error("no")
+
+        monkeypatch.setattr(obstore, "head", fail)
+        with pytest.raises(StoreError) as caught:
+            open_store(url).size("a")
+        assert hint in str(caught.value)
+        assert ("AWS" in str(caught.value)) == url.startswith("s3")
+        assert caught.value.denied == (error is kinds.PermissionDeniedError)
+
+
 @pytest.mark.parametrize("name", ["put", "put large", "size", "get", "list"])
 def test_a_bucket_that_is_not_there(bucket, name):
     with pytest.raises(StoreError, match=r"s3://no-such-bucket/x.*no such key or bucket") as caught:
