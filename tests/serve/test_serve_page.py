@@ -7,6 +7,7 @@ axe.min.js `$TELLFRAME_AXE` names; without it, these checks are skipped.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tellframe.bundle import DEFAULT, GRAPH, SHIPPED
 from web_server import run_web_server
 
 sync_api = pytest.importorskip(
@@ -167,6 +169,7 @@ def test_from_the_drop_to_the_verdict_and_away(server, open_page, samples):
     shoot(page, "light")
 
     found.get_by_text("File, method, SHA-256").click()
+    expect(found.get_by_role("link", name="model card")).to_have_attribute("href", "/model-card")
     expect(found.locator(".facts code").first).to_have_text(re.compile("^[0-9a-f]{64}$"))
     for words, ending in (("Report", ".html"), ("JSON", ".json")):
         with page.expect_download() as download:
@@ -180,6 +183,7 @@ def test_from_the_drop_to_the_verdict_and_away(server, open_page, samples):
     page.reload()
     expect(found.locator(".bar")).to_contain_text("92.3 %")
     found.get_by_role("button", name="Show", exact=True).click()
+    expect(found).to_contain_text("The server deletes videos after the analysis.")
     with page.expect_file_chooser() as chooser:
         found.get_by_role("button", name="Choose the file").click()
     chooser.value.set_files(str(samples / "fake.mp4"))
@@ -238,6 +242,26 @@ def test_the_model_card_can_be_read(server, open_page):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     shoot(page, "card")
     assert violations(page) == []
+
+
+def test_of_another_model_no_card_is_shown(run_server, open_page, samples, tmp_path):
+    bundle = tmp_path / "mine"
+    shutil.copytree(SHIPPED / DEFAULT, bundle)
+    graph = bundle / GRAPH
+    graph.write_bytes(graph.read_bytes() + b"\x32\x01x")  # a comment, in protobuf
+    description = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+    description["sha256"] = hashlib.sha256(graph.read_bytes()).hexdigest()
+    (bundle / "bundle.json").write_text(json.dumps(description), encoding="utf-8")
+    server = run_server("--model", str(bundle)).wait_ready()
+    page = open_page(server)
+    page.get_by_text("What a verdict can and cannot say").click()
+    expect(page.get_by_role("link", name="OpenAPI document")).to_be_visible()
+    drop(page, samples / "real.mp4")
+    found = card(page, "real.mp4")
+    found.get_by_text("File, method, SHA-256").click()
+    expect(found.locator(".facts")).to_contain_text("frame_lite0")
+    expect(page.get_by_role("link", name="model card")).to_have_count(0)
+    server.end()
 
 
 def test_a_link_is_fetched_where_the_server_allows_it(run_server, server, open_page, clips):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import hashlib
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra: pip install 'tellframe[serve]'")
 
 from tellframe import download
+from tellframe.bundle import load_bundle
 from tellframe.cli import build_parser, run
 from tellframe.cli import serve as verb
 from tellframe.errors import DecodeError, LimitError, NoVideoError, UsageError
 from tellframe.isolation import Limits
-from tellframe.serve import problems, uploads
+from tellframe.serve import about, problems, uploads
 from tellframe.serve.guard import Rate, Tokens
 from tellframe.serve.metrics import Metrics
 from tellframe.serve.page.markdown import render
@@ -296,6 +298,15 @@ def test_a_file_of_tokens_without_one_is_refused(tmp_path, monkeypatch, content,
     path.write_bytes(b" fedcba9876543210 \n\n")
     expected = ("0123456789abcdef", "fedcba9876543210")
     assert settings_of("--token-file", str(path)).tokens == expected
+
+
+def test_only_the_shipped_model_has_a_model_card():
+    shipped = load_bundle()
+    other = dataclasses.replace(shipped, name="mine", sha256="0" * 64)
+    settings = Settings(root_path="/prefix")
+    for active, cards in ((shipped, ["/prefix/model-card"]), (other, [None, "/prefix/model-card"])):
+        service = SimpleNamespace(bundle=active, recipe=active.recipe, settings=settings)
+        assert [model.card for model in about.list_models("", service).models] == cards
 
 
 @pytest.mark.parametrize(

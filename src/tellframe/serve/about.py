@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from tellframe.bundle import Bundle, load_bundle, shipped_bundles
+from tellframe.bundle import DEFAULT, Bundle, load_bundle, shipped_bundles
 from tellframe.serve import metrics
 from tellframe.serve.api import Caller, Used, documented
 from tellframe.serve.problems import ProblemError
@@ -19,11 +19,20 @@ router = APIRouter(tags=["service"])
 def list_models(_caller: Caller, service: Used) -> Models:
     """List the models, and what the service accepts."""
     active = service.bundle
-    others = [load_bundle(name) for name in shipped_bundles()]
-    bundles = [active, *(b for b in others if b.sha256 != active.sha256)]
+    shipped = {name: load_bundle(name) for name in shipped_bundles()}
+    bundles = [active, *(b for b in shipped.values() if b.sha256 != active.sha256)]
     settings = service.settings
+    described = shipped[DEFAULT].sha256  # by the model card that comes with the package
     return Models(
-        models=[_model(bundle, service, active=bundle is active) for bundle in bundles],
+        models=[
+            _model(
+                bundle,
+                service,
+                active=bundle is active,
+                card=f"{settings.root_path}/model-card" if bundle.sha256 == described else None,
+            )
+            for bundle in bundles
+        ],
         max_bytes=settings.max_bytes,
         keep_seconds=settings.keep_seconds,
         accepts_urls=settings.allow_urls,
@@ -31,7 +40,7 @@ def list_models(_caller: Caller, service: Used) -> Models:
     )
 
 
-def _model(bundle: Bundle, service: Service, *, active: bool) -> ModelView:
+def _model(bundle: Bundle, service: Service, *, active: bool, card: str | None) -> ModelView:
     return ModelView(
         name=bundle.name,
         version=bundle.version,
@@ -42,7 +51,7 @@ def _model(bundle: Bundle, service: Service, *, active: bool) -> ModelView:
         calibrated_on=bundle.calibration.fitted_on,
         fake_from=bundle.decision.fake_from,
         real_to=bundle.decision.real_to,
-        card=f"{service.settings.root_path}/model-card",
+        card=card,
     )
 
 

@@ -153,7 +153,7 @@ class ModelView(BaseModel):
     calibrated_on: str
     fake_from: float = Field(description="FAKE at this probability or above.")
     real_to: float = Field(description="REAL at this probability or below.")
-    card: str = Field(description="Path of the model card on this server.")
+    card: str | None = Field(description="Path of its model card on this server, if it has one.")
 
 
 class Models(BaseModel):

@@ -98,6 +98,7 @@ async function begin() {
     find("trouble").hidden = true;
     find("drop").hidden = false;
     find("link").hidden = !service.accepts_urls;
+    find("card").hidden = !service.models.find((model) => model.active).card;
     find("rules").textContent = rules();
     for (const job of known) if (![...cards].some((card) => card.job?.id === job.id)) resume(job);
   } catch (error) {

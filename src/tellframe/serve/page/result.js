@@ -193,7 +193,7 @@ function thumb(moment, seek, images) {
   return button;
 }
 
-/** File and method, folded. */
+/** File and method, folded; `card` is the address of the model card, or null. */
 export function facts(job, card) {
   const { verdict } = job;
   const { media, model } = verdict;
@@ -209,7 +209,12 @@ export function facts(job, card) {
   rows.push(["Analysed in", `${verdict.seconds.toFixed(1)} s`]);
   if (model) {
     rows.push(
-      ["Model", el("span", {}, `${model.name} ${model.version} · `, el("a", { href: card }, "model card"))],
+      ["Model", el(
+        "span",
+        {},
+        `${model.name} ${model.version}`,
+        ...(card ? [" · ", el("a", { href: card }, "model card")] : []),
+      )],
       ["Its weights", el("code", {}, model.sha256)],
     );
   }
