@@ -264,6 +264,17 @@ def test_of_another_model_no_card_is_shown(run_server, open_page, samples, tmp_p
     server.end()
 
 
+def test_a_server_that_keeps_videos_does_not_say_that_it_deletes_them(run_server, open_page, clips):
+    server = run_server("--keep-uploads").wait_ready()
+    server.wait(server.post(clips["real"], "real.mp4").json["id"])
+    page = open_page(server)
+    found = card(page, "real.mp4")
+    found.get_by_role("button", name="Show", exact=True).click()
+    expect(found).to_contain_text("The server keeps videos, but does not play them.")
+    expect(found).not_to_contain_text("deletes")
+    server.end()
+
+
 def test_a_link_is_fetched_where_the_server_allows_it(run_server, server, open_page, clips):
     expect(open_page(server).locator("#link")).to_be_hidden()
     fetching = run_server("--allow-urls", "--allow-private-addresses").wait_ready()

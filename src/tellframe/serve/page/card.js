@@ -212,8 +212,11 @@ export class Card {
   #askForFile() {
     const input = el("input", { type: "file", class: "hidden", onchange: () => this.#attach(input.files[0]) });
     this.notice = el("p", {});
+    const why = this.service.keeps_uploads
+      ? "The server keeps videos, but does not play them."
+      : "The server deletes videos after the analysis.";
     this.player.explain(
-      "The server deletes videos after the analysis. Choose the file to see it play.",
+      `${why} Choose the file to see it play.`,
       el("button", { type: "button", onclick: () => input.click() }, "Choose the file"),
       input,
       this.notice,
