@@ -61,6 +61,8 @@ class _Half:
     frames: Frames
     label: int
     difference: NDArray[np.float32]
+    weight: float = 1.0
+    """In the loss."""
 
 
 class PairBatches(Dataset[Batch]):
@@ -112,8 +114,6 @@ class PairBatches(Dataset[Batch]):
             raise ConfigError(f"[batch] favoured: no video of the methods {sorted(unknown)}")
         sizes *= [batch.favour if m in batch.favoured else 1.0 for m in self.by_method]
         self.method_share = sizes / sizes.sum() if len(sizes) else sizes
-        counts = np.array([len(self.clip_reals), len(self.clip_fakes)])
-        self.class_weights = counts.sum() / (2 * counts.clip(min=1))
         self._list_draws()
 
     def _require_data(self) -> None:
@@ -155,15 +155,13 @@ class PairBatches(Dataset[Batch]):
             for place in self.places
         ]
         halves = [half for pair in pairs for half in pair]
-        weighted = self.batch.balance == "weighted"
-        weights = [self.class_weights[h.label] if weighted else 1.0 for h in halves]
         crops, valid = _pad([h.frames for h in halves], self.batch.frames)
         differences, _ = _pad([h.difference for h in halves], self.batch.frames)
         return Batch(
             crops=torch.from_numpy(crops),
             valid=torch.from_numpy(valid),
             labels=torch.tensor([h.label for h in halves], dtype=torch.float32),
-            weights=torch.tensor(weights, dtype=torch.float32),
+            weights=torch.tensor([h.weight for h in halves], dtype=torch.float32),
             paired=torch.tensor([place < self.num_paired for place in self.places]),
             differences=torch.from_numpy(differences),
         )
@@ -198,12 +196,17 @@ class PairBatches(Dataset[Batch]):
 
     def _two_clips(self, rng: np.random.Generator) -> tuple[_Half, _Half]:
         """Draw a real and a fake of different scenes, or any two clips."""
-        labels = [0, 1]
+        labels, weights = [0, 1], np.ones(2)
         if self.batch.balance == "weighted":
-            share = len(self.clip_fakes) / (len(self.clip_fakes) + len(self.clip_reals))
-            labels = [int(rng.random() < share) for _ in range(2)]
+            counts = np.array([len(self.clip_reals), len(self.clip_fakes)])
+            labels = [int(rng.random() < counts[1] / counts.sum()) for _ in range(2)]
+            weights = counts.sum() / (2 * counts)  # both classes weigh the same in the end
         first, second = (
-            self._prepare_alone(self._clip(label, rng), label, rng) for label in labels
+            replace(
+                self._prepare_alone(self._clip(label, rng), label, rng),
+                weight=float(weights[label]),
+            )
+            for label in labels
         )
         return first, second
 
