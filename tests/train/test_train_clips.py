@@ -15,8 +15,14 @@ from tellframe.data.manifest import Video
 from tellframe.data.plan import plan_build
 from tellframe.errors import ConfigError, RecipeMismatchError
 from tellframe.recipe import Recipe
+from tellframe.train.batches import PairBatches
 from tellframe.train.clips import ClipSource, join, load_scenes, match_frames, require_room
+from tellframe.train.config import BatchConfig, DataConfig, OptimConfig, TrainConfig
+from tellframe.train.examples import load_examples
+from tellframe.train.loop import require_held_out
+from tellframe.train.models import build_model
 from tellframe.train.shift import measure_shift
+from tellframe.train.validation import validate
 from tellframe.video import list_frames, read_frames
 
 MODEL = dataclasses.replace(load_bundle().recipe, crop_scales=(1.0,))
@@ -181,3 +187,65 @@ def test_a_shard_is_copied_once_where_it_is_to_be_kept(dataset, tmp_path, monkey
     monkeypatch.setattr("tellframe.train.clips.open_store", lambda *_: None)
     np.testing.assert_array_equal(source.read(last).pixels, expected)
     assert [p.name for p in (tmp_path / "copies").rglob("*.tar")] == [Path(row.shard).name]
+
+
+# What is made of them.
+
+
+def only(faces, scenes):
+    """Return training data of clips of shards, and of nothing else."""
+    return dataclasses.replace(
+        faces.data(videos=(), reals=(), stills=(), portraits=()), clips=scenes
+    )
+
+
+def test_the_rarer_class_weighs_more_and_pairs_weigh_the_same(dataset, faces):
+    scenes = tuple(load_scenes([dataset], MODEL, split="train"))  # one real, three fakes
+    data = dataclasses.replace(faces.data(), clips=scenes)
+    asked = BatchConfig(
+        video_pairs=1, still_pairs=0, part_blends=0, self_blends=1, clip_pairs=4, balance="weighted"
+    )
+    batch = PairBatches(data, asked, Recipe(crop_size=32), 2, seed=0)[0]
+    assert batch.paired.tolist() == [True, True, False, False, False, False]
+    assert batch.weights[:4].tolist() == [1.0] * 4
+    expected = [2 / 3 if fake else 2.0 for fake in batch.labels[4:].tolist()]
+    assert batch.weights[4:].tolist() == pytest.approx(expected)
+    assert set(batch.labels[4:].tolist()) == {0.0, 1.0}
+
+
+def test_fakes_without_their_originals_are_measured_too(dataset, faces, config):
+    scenes = tuple(load_scenes([dataset], MODEL, split="train"))
+    apart = [dataclasses.replace(s, fakes=()) if s.real else s for s in scenes]
+    model = build_model(config.model, config.recipe)
+    together = validate(model, only(faces, scenes), config)
+    assert set(together) == {"clip_auc", "clip_ranked", "clip_log_loss", "log_loss"}
+    measured = validate(model, only(faces, tuple(apart)), config)
+    assert set(measured) == {"clip_auc", "clip_log_loss", "log_loss"}
+    assert measured["clip_auc"] in (0.0, 0.5, 1.0)  # of one real and one fake
+    assert 0 < measured["log_loss"] < 5
+    assert validate(model, only(faces, tuple(s for s in scenes if not s.real)), config) == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep": "best"}, "keep = 'best': no real and fake is held out .* set keep = 'last'"),
+        ({"schedule": "plateau"}, "schedule = 'plateau': no real .* set schedule = 'cosine'"),
+    ],
+)
+def test_what_follows_validation_needs_both_classes(dataset, faces, options, message):
+    scenes = tuple(load_scenes([dataset], MODEL, split="train"))
+    require_held_out(OptimConfig(**options), only(faces, scenes))
+    fakes = tuple(s for s in scenes if not s.real)
+    require_held_out(OptimConfig(), only(faces, fakes))
+    with pytest.raises(ConfigError, match=message):
+        require_held_out(OptimConfig(**options), only(faces, fakes))
+
+
+def test_examples_come_from_the_shards_where_they_are_named(dataset):
+    found = load_examples(
+        TrainConfig(recipe=MODEL, data=DataConfig(shards=(dataset,), validation=0.0)),
+        np.random.default_rng(0),
+    )
+    assert len(found) == 2
+    assert sorted(s.fake is s.real for s in found) == [False, True]  # "g", and "h" without a real

@@ -49,6 +49,13 @@ def toml(tmp_path):
         ({"optim": {"steps": 10.0}}, "[optim]: steps = 10.0 must be of type int"),
         ({"optim": {"lr": "fast"}}, "[optim]: lr = 'fast' must be of type float"),
         ({"optim": {"lr": True}}, "[optim]: lr = True must be of type float"),
+        ({"optim": {"steps": 0}}, "[optim] steps = 0 is out of range"),
+        ({"optim": {"lr": -0.1}}, "[optim] lr = -0.1 is out of range"),
+        ({"optim": {"ema": 1.0}}, "[optim] ema = 1.0 is out of range"),
+        ({"optim": {"threads": -1}}, "[optim] threads = -1 is out of range"),
+        ({"optim": {"validate_every": 0}}, "[optim] validate_every = 0 is out of range"),
+        ({"optim": {"checkpoint_every": 0}}, "[optim] checkpoint_every = 0 is out of range"),
+        ({"batch": {"balance": "weighted"}}, "is of clips of shards: set clip_pairs"),
         ({"optim": {"seed": True}}, "[optim]: seed = True must be of type int"),
         (
             {"model": {"frozen": True}},

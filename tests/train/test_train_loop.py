@@ -694,7 +694,8 @@ def test_validation_without_data_measures_nothing(config, faces, judged):
     ],
 )
 def test_pair_metrics_by_hand(pairs, auc, ranked, log_loss):
-    metrics = validation._pair_metrics(np.array(pairs, dtype=float))
+    real, fake = np.array(pairs, dtype=float).T
+    metrics = validation._metrics(real, fake, paired=True)
     assert metrics == pytest.approx({"auc": auc, "ranked": ranked, "log_loss": log_loss})
 
 

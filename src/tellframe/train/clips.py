@@ -222,8 +222,8 @@ def require_room(shards: Recipe, model: Recipe, what: str) -> None:
 def group_scenes(rows: Iterable[ClipRow], source: ClipSource) -> list[ClipScene]:
     """Put every person of a real video together with the same person in its fakes.
 
-    A person of a fake that overlaps with nobody in the original, or whose original is not there,
-    is a scene alone.
+    A person of a fake whose number nobody has in the original, or whose original is not there, is a
+    scene alone.
     """
     by_video: dict[str, list[ClipRow]] = defaultdict(list)
     for row in rows:
@@ -244,6 +244,12 @@ def group_scenes(rows: Iterable[ClipRow], source: ClipSource) -> list[ClipScene]
         if row.label == "REAL"
     ]
     return scenes + [ClipScene(row.group or row.video, None, (row,), source) for row in alone]
+
+
+def has_both(scenes: Iterable[ClipScene]) -> bool:
+    """Say whether there is a real clip, and a fake one, be it of another scene."""
+    some = list(scenes)
+    return any(s.real for s in some) and any(s.fakes for s in some)
 
 
 def match_frames(real: Clip, fake: Clip) -> NDArray[np.int64]:

@@ -20,6 +20,17 @@ PRECISIONS: Final = ("auto", "fp32", "bf16", "fp16")
 HEADS: Final = ("mean", "attention", "gru", "dfdcnet")
 
 
+def require_limits(table: str, values: Any, limits: Mapping[str, bool]) -> None:
+    """Raise for the first field that is not within its limits.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for name, good in limits.items():
+        if not good:
+            raise ConfigError(f"{table} {name} = {getattr(values, name)!r} is out of range")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """The network.
@@ -68,10 +79,9 @@ class ModelConfig:
             "frozen_stages": self.frozen_stages >= 0,
             "hidden": self.hidden >= 1,
             "layers": self.layers >= 1,
+            "dropout": 0 <= self.dropout < 1,
         }
-        for name, good in {**limits, "dropout": 0 <= self.dropout < 1}.items():
-            if not good:
-                raise ConfigError(f"[model] {name} = {getattr(self, name)!r} is out of range")
+        require_limits("[model]", self, limits)
         if (self.frozen or self.frozen_stages) and not (self.pretrained or self.start):
             raise ConfigError(
                 "[model] frozen: random weights would stay random; set pretrained or start"
@@ -131,7 +141,7 @@ class BatchConfig:
     balance: str = "paired"
     """How pairs from videos, crops and shards are drawn: "paired", a real with one of its own
     fakes; "apart", a real and a fake that have nothing to do with each other; "weighted", clips of
-    shards as they come, the rarer class weighing more."""
+    shards as they come, the rarer class weighing more, and all else "paired"."""
     frames: int = 1
     """Frames of a clip that are judged together; more than one needs clips of shards, alone."""
 
@@ -139,6 +149,8 @@ class BatchConfig:
         if self.balance not in BALANCES:
             nearest = difflib.get_close_matches(self.balance, BALANCES, 1, 0.0)
             raise ConfigError(f"[batch] balance = {self.balance!r}: did you mean {nearest[0]!r}?")
+        if self.balance == "weighted" and not self.clip_pairs:
+            raise ConfigError("[batch] balance = 'weighted' is of clips of shards: set clip_pairs")
         if self.frames < 1 or self.num_pairs < 1:
             raise ConfigError("[batch]: frames and the number of pairs must be at least 1")
         if self.frames > 1 and (self.video_pairs or self.still_pairs):
@@ -212,7 +224,11 @@ class AugmentConfig:
 
 @dataclass(frozen=True, slots=True)
 class OptimConfig:
-    """The optimisation."""
+    """The optimisation.
+
+    Raises:
+        ConfigError: a word is unknown or a number is out of range.
+    """
 
     seed: int = 0
     steps: int = 3000
@@ -224,7 +240,7 @@ class OptimConfig:
     """Peak learning rate."""
     schedule: str = "cosine"
     """After the warm-up "cosine" goes to zero at the last step; "plateau" multiplies the rate by
-    `factor` whenever the validation log loss has not fallen `patience` times."""
+    `factor` whenever the validation log loss has not fallen more than `patience` times."""
     factor: float = 0.1
     patience: int = 3
     weight_decay: float = 0.02
@@ -262,8 +278,24 @@ class OptimConfig:
                 raise ConfigError(
                     f"[optim] {name} = {getattr(self, name)!r}: did you mean {nearest[0]!r}?"
                 )
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError("[optim] label_smoothing must lie between 0 and 1")
+        limits = {
+            "steps": self.steps >= 1,
+            "stop": self.stop >= 0,
+            "lr": self.lr >= 0,
+            "factor": 0 < self.factor <= 1,
+            "patience": self.patience >= 0,
+            "weight_decay": self.weight_decay >= 0,
+            "warmup": self.warmup >= 0,
+            "label_smoothing": 0 <= self.label_smoothing < 1,
+            "clip": self.clip > 0,
+            "ema": 0 <= self.ema < 1,
+            "pair_weight": self.pair_weight >= 0,
+            "map_weight": self.map_weight >= 0,
+            "threads": self.threads >= 0,
+            "validate_every": self.validate_every >= 1,
+            "checkpoint_every": self.checkpoint_every >= 1,
+        }
+        require_limits("[optim]", self, limits)
 
 
 @dataclass(frozen=True, slots=True)

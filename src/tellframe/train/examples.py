@@ -11,6 +11,7 @@ import numpy as np
 from tellframe.errors import ConfigError
 from tellframe.faces import FaceDetector, load_face_detector
 from tellframe.train.augment import Frames, Image, Sample
+from tellframe.train.clips import ClipScene
 from tellframe.train.config import TrainConfig
 from tellframe.train.data import TrainingData, load_data
 from tellframe.train.videos import CONTEXT, VideoScene
@@ -35,7 +36,7 @@ def load_examples(config: TrainConfig, rng: np.random.Generator) -> list[Sample]
         ConfigError: there is no data, or no face in it.
     """
     data = config.data
-    if data.labels or data.stills or data.portraits:
+    if data.labels or data.stills or data.portraits or data.shards:
         found = _of_data(load_data(data, config.recipe)[0], rng)
     else:
         found = _of_samples(load_face_detector(config.recipe))
@@ -48,6 +49,7 @@ def _of_data(data: TrainingData, rng: np.random.Generator) -> list[Sample]:
     samples = [_clip(data.videos[i], rng) for i in rng.permutation(len(data.videos))[:2]]
     samples += [data.stills[i].sample(0) for i in rng.permutation(len(data.stills))[:1]]
     samples += [data.portraits[i].sample(None) for i in rng.permutation(len(data.portraits))[:1]]
+    samples += [_clip_of_shards(data.clips[i], rng) for i in rng.permutation(len(data.clips))[:2]]
     return samples or [_clip(scene, rng) for scene in data.reals[:2]]
 
 
@@ -60,6 +62,12 @@ def _clip(scene: VideoScene, rng: np.random.Generator) -> Sample:
     real = scene.real[at]
     other = real if fake is None else scene.fakes[fake, at]
     return Sample(real, other, scene.boxes[at], scene.landmarks[at])
+
+
+def _clip_of_shards(scene: ClipScene, rng: np.random.Generator) -> Sample:
+    """Take a real with one of its fakes where they differ, or what there is of them alone."""
+    pair = scene.pair(0, rng, FRAMES) if scene.real and scene.fakes else None
+    return pair or scene.alone(None if scene.real else 0, rng, FRAMES)
 
 
 def _of_samples(detector: FaceDetector) -> list[Sample]:

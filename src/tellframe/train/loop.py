@@ -15,6 +15,7 @@ from torch import nn
 from tellframe.errors import ConfigError
 from tellframe.train.batches import Batch, PairBatches, open_batches
 from tellframe.train.checkpoint import load_checkpoint, load_start, save_best, save_checkpoint
+from tellframe.train.clips import has_both
 from tellframe.train.config import OptimConfig, TrainConfig
 from tellframe.train.data import TrainingData, load_data
 from tellframe.train.log import open_log, require_tensorboard
@@ -127,16 +128,19 @@ def start_or_resume(config: TrainConfig, folder: Path, resume: bool) -> tuple[Tr
 
 
 def require_held_out(config: OptimConfig, held_out: TrainingData) -> None:
-    """Raise if the best weights are asked for and there is nothing to choose them by.
+    """Raise if a run depends on validation and there is nothing to measure on.
 
     Raises:
         ConfigError: that is so.
     """
-    if config.keep == "best" and not (held_out.videos or held_out.stills or held_out.clips):
-        raise ConfigError(
-            "[optim] keep = 'best': no group is held out to measure on; raise [data] validation, "
-            "name a validation_split, or keep the last"
-        )
+    if held_out.videos or held_out.stills or has_both(held_out.clips):
+        return
+    for name, value, instead in (("keep", "best", "last"), ("schedule", "plateau", "cosine")):
+        if getattr(config, name) == value:
+            raise ConfigError(
+                f"[optim] {name} = {value!r}: no real and fake is held out to measure on; raise "
+                f"[data] validation, name a validation_split, or set {name} = {instead!r}"
+            )
 
 
 def build_batches(
