@@ -31,7 +31,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from tellframe.cli import run
 from tellframe.errors import ConfigError, DataError, UsageError
-from tellframe.train import loop
+from tellframe.train import loop, quality
 from tellframe.train import sweep as sweep_module
 from tellframe.train.config import (
     DataConfig,
@@ -107,6 +107,7 @@ def test_what_a_space_has_by_itself():
         ({"optim": {"rl": LR}}, "unknown key 'optim.rl'; did you mean 'optim.lr'?"),
         ({"optm.lr": LR}, "unknown key 'optm.lr'; did you mean 'optim.lr'?"),
         ({"lr": LR}, "unknown key 'lr'; did you mean"),
+        ({"quality.crops": {"low": 0, "high": 9}}, "[quality.crops] cannot be searched: the probe"),
         ({"objectiv": "log_loss"}, "unknown key 'objectiv'; did you mean 'objective'?"),
         ({"trails": 3}, "unknown key 'trails'; did you mean 'trials'?"),
         ({"prun": {}}, "unknown key 'prun'; did you mean 'prune'?"),
@@ -212,7 +213,7 @@ def test_every_figure_of_a_validation_can_be_the_objective(config, faces):
 
 
 @given(
-    low=st.integers(-20, 20),
+    low=st.integers(1, 40),
     count=st.integers(1, 12),
     step=st.sampled_from(["0.1", "0.05", "0.3", "2.5", "1e-3"]),
     seed=st.integers(0, 99),
@@ -806,6 +807,15 @@ def test_a_sweep_from_the_command_line(command, tmp_path, capsys):
         assert {**row, "seconds": ""} == {**other, "seconds": ""}
 
 
+def test_the_best_trial_gets_its_probe(command, faces, monkeypatch, tmp_path):
+    monkeypatch.setattr(quality, "load_data", lambda *_: (faces.data(), faces.data()))
+    assert command("--set", "quality.crops=20") == 0
+    probes = [path.parent.name for path in tmp_path.rglob("quality.safetensors")]
+    with (tmp_path / "sweep" / "trials.csv").open(newline="") as file:
+        best = min(csv.DictReader(file), key=lambda row: float(row["value"]))
+    assert probes == [f"trial-{int(best['trial']):04}"]
+
+
 @pytest.mark.parametrize(("failures", "status"), [(1, 3), (3, 4)])
 def test_the_exit_status_tells_of_failures(command, monkeypatch, capsys, failures, status):
     raising(monkeypatch, *[ConfigError("no such file") for _ in range(failures)])
@@ -828,6 +838,7 @@ def test_a_stop_by_hand_from_the_command_line(command, monkeypatch, capsys):
         (["--set", "optim.lr=1e-3"], "--set optim.lr: "),
         (["--set", "optim.rl=1e-3"], "did you mean 'lr'?"),
         (["--trials", "0"], "0 trials, seed 0: give 1 or more"),
+        (["--workers", "-1"], "--workers -1: give 0 or more"),
     ],
 )
 def test_usage_errors_come_before_the_first_trial(command, tmp_path, capsys, options, message):

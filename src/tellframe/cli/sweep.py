@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tellframe.cli import status
-from tellframe.cli.options import add_verb
+from tellframe.cli.options import add_verb, asked_workers
 from tellframe.cli.training import need_train
 from tellframe.errors import UsageError
 
@@ -53,6 +53,7 @@ def run_sweep(options: argparse.Namespace) -> int:
     """Run the verb; return the exit status."""
     need_train("sweep", "optuna")
     from tellframe.train.config import load_config
+    from tellframe.train.quality import fit_probe, has_probe
     from tellframe.train.space import load_space
     from tellframe.train.sweep import sweep
     from tellframe.train.trials import rank, tabulate, trial_folder
@@ -68,7 +69,7 @@ def run_sweep(options: argparse.Namespace) -> int:
         folder,
         trials=options.trials,
         seed=options.seed,
-        workers=options.workers,
+        workers=asked_workers(options),
         keep_all=options.keep_all,
     )
     ranked = rank(outcomes, space)
@@ -79,5 +80,8 @@ def run_sweep(options: argparse.Namespace) -> int:
         return status.NONE_ANALYSED
     print(tabulate(outcomes, space))
     print(f"{counts}; all in {folder / 'trials.csv'}; the best in {folder / 'best.toml'}")
-    print(f"next: tellframe export {trial_folder(folder, ranked[0].number)} -o BUNDLE")
+    best = trial_folder(folder, ranked[0].number)
+    if config.quality.crops and not has_probe(best):
+        fit_probe(best, backbone=config.model.backbone)
+    print(f"next: tellframe export {best} -o BUNDLE")
     return status.SOME_FAILED if states["failed"] else status.DONE

@@ -94,6 +94,11 @@ def fit_probe(folder: Path, *, backbone: str = "") -> float:
     return float(right)
 
 
+def has_probe(folder: Path) -> bool:
+    """Say whether a probe was fitted in a training folder."""
+    return (folder / _NAME).is_file()
+
+
 def load_probe(folder: Path, step: int) -> nn.Linear | None:
     """Load the probe of a training folder; None where none was fitted.
 
@@ -104,9 +109,9 @@ def load_probe(folder: Path, step: int) -> nn.Linear | None:
     Raises:
         ConfigError: it is damaged, or was fitted to the weights of another step.
     """
-    path = folder / _NAME
-    if not path.is_file():
+    if not has_probe(folder):
         return None
+    path = folder / _NAME
     meta, tensors = read_tensors(path, "probe")
     if meta.get("step") != step:
         raise ConfigError(

@@ -47,6 +47,11 @@ MEASURES: Final = ("log_loss", "auc", "ranked")
 OBJECTIVES: Final = ("log_loss", *(f"{s}_{m}" for s in SOURCES for m in MEASURES))
 """The mean log loss, and the figures of every source, by the names of `train.validation`."""
 
+UNSEARCHED: Final = {
+    "data": "all trials must be measured on the same data",
+    "quality": "the probe is fitted to the best trial, and changes no figure",
+}
+"""Tables of a configuration that are the same in all trials, and why."""
 _KEYS: Final = ("low", "high", "log", "step", "choices")
 
 
@@ -193,14 +198,13 @@ def _default(key: str, defaults: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: there is no such setting, or it must not be searched.
     """
-    if key.partition(".")[0] == "data":
-        raise ConfigError(
-            f"[{key}] cannot be searched: all trials must be measured on the same data"
-        )
+    table = key.partition(".")[0]
+    if table in UNSEARCHED:
+        raise ConfigError(f"[{key}] cannot be searched: {UNSEARCHED[table]}")
     known = {
         f"{table}.{name}": value
         for table, fields in defaults.items()
-        if isinstance(fields, dict) and table != "data"
+        if isinstance(fields, dict) and table not in UNSEARCHED
         for name, value in fields.items()
     }
     if key not in known:

@@ -19,7 +19,10 @@ from tellframe.train.space import Space
 
 ATTEMPTS: Final = 3
 """A trial that was cut off this often is given up: its settings may be what kills it."""
-WEIGHTS: Final = ("checkpoint.safetensors", "checkpoint.json", "best.safetensors")
+WEIGHTS: Final = (
+    *("checkpoint.safetensors", "checkpoint.json", "best.safetensors"),
+    "quality.safetensors",
+)
 
 
 @dataclass(frozen=True, slots=True)
