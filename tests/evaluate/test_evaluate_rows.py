@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import zipfile
 
 import pytest
 from hypothesis import given, settings
@@ -117,6 +118,8 @@ def test_a_row_takes_its_judgement(row):
         (None, "cannot be read"),
         ("path,label\n", "lacks the columns source"),
         (HEADER, "no video of the split 'dev'"),
+        (f"{HEADER}a.mp4\n", "no video of the split 'dev'"),
+        (f"{HEADER}a.mp4,,s,m,g,p,dev\n", "a.mp4: label '', expected REAL or FAKE"),
         (f"{HEADER}a.mp4,fake,s,m,g,p,dev\n", "a.mp4: label 'fake', expected REAL or FAKE"),
     ],
 )
@@ -126,6 +129,25 @@ def test_bad_label_files(tmp_path, text, message):
         path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_labels(path, "dev")
+
+
+def test_a_label_file_as_a_spreadsheet_writes_it(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text(HEADER + "a.mp4,REAL,s,m,g,p,dev\nb.mp4,REAL\n", encoding="utf-8-sig")
+    assert [(r.path, r.source, r.split) for r in read_labels(path)] == [
+        ("a.mp4", "s", "dev"),
+        ("b.mp4", "", ""),
+    ]
+    path.write_text(HEADER)
+    with pytest.raises(ConfigError, match=r"labels.csv: holds no video$"):
+        read_labels(path)
+
+
+def test_without_a_group_a_pair_is_one_or_every_video(tmp_path):
+    path = tmp_path / "labels.csv"
+    rows = ["a,REAL,s,m,,p,dev", "b,FAKE,s,m,,p,dev", "c,REAL,s,m,,,dev", "d,REAL,s,m,,,dev"]
+    path.write_text(HEADER + "\n".join(rows))
+    assert [r.group for r in read_labels(path)] == ["p", "p", "c", "d"]
 
 
 def write_labels(path, splits):
@@ -188,3 +210,20 @@ def test_stills(write_stills, tmp_path):
     ]
     with pytest.raises(ConfigError, match="zip of face crops"):
         list(read_stills(tmp_path / "none.zip"))
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [("fake", "a.png: label 'fake', expected REAL or FAKE"), ("1", "a.png: label '1'")],
+)
+def test_a_label_of_a_still_is_never_guessed(write_stills, tmp_path, label, message):
+    path = write_stills(tmp_path / "s.zip", [("a.png", label, "a")])
+    with pytest.raises(ConfigError, match=message):
+        list(read_stills(path))
+
+
+def test_labels_of_stills_in_another_encoding(tmp_path):
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        archive.writestr("labels.csv", "file,label,original\nä.png,REAL,ä\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"s.zip: cannot be read as a zip of face crops"):
+        list(read_stills(tmp_path / "s.zip"))

@@ -201,16 +201,19 @@ def _row_of(video: Video) -> Row:
 def read_labels(path: str | Path, split: str = "") -> list[Row]:
     """Read labelled videos from a CSV; see `COLUMNS`.
 
+    A video without a group belongs to that of its pair, or is one of its own.
+
     Args:
         path: of the CSV; paths in it are relative to its folder.
         split: only the rows of this split; all where empty.
 
     Raises:
-        ConfigError: the file cannot be read, lacks a column, or has no row of the split.
+        ConfigError: the file cannot be read, lacks a column, has another label, or no row of the
+            split.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
             missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
             if missing:
                 raise ConfigError(f"{path}: lacks the columns {', '.join(missing)}")
@@ -218,20 +221,30 @@ def read_labels(path: str | Path, split: str = "") -> list[Row]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path}: cannot be read as labelled videos ({error})") from error
     if not records:
-        raise ConfigError(f"{path}: holds no video of the split {split!r}")
-    for record in records:
-        if record["label"] not in ("REAL", "FAKE"):
-            raise ConfigError(
-                f"{path}: {record['path']}: label {record['label']!r}, expected REAL or FAKE"
+        raise ConfigError(f"{path}: holds no video" + (f" of the split {split!r}" if split else ""))
+    try:
+        return [
+            Row(
+                path=r["path"],
+                fake=_is_fake(r["path"], r["label"]),
+                source=r["source"],
+                method=r["method"],
+                group=r["group"] or r["pair"] or r["path"],
+                pair=r["pair"],
+                part=str(PurePosixPath(r["path"]).parent),
+                split=r["split"],
             )
-    return [
-        Row(
-            *(r["path"], r["label"] == "FAKE", r["source"], r["method"], r["group"], r["pair"]),
-            part=str(PurePosixPath(r["path"]).parent),
-            split=r["split"],
-        )
-        for r in records
-    ]
+            for r in records
+        ]
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _is_fake(name: str, label: str) -> bool:
+    """Raise ValueError unless the label is one."""
+    if label not in ("REAL", "FAKE"):
+        raise ValueError(f"{name}: label {label!r}, expected REAL or FAKE")
+    return label == "FAKE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,8 +268,10 @@ def read_stills(path: str | Path) -> Iterator[Still]:
     try:
         with zipfile.ZipFile(path) as archive:
             with archive.open("labels.csv") as raw:
-                records = list(csv.DictReader(io.TextIOWrapper(raw, encoding="utf-8")))
+                text = io.TextIOWrapper(raw, encoding="utf-8-sig")
+                records = list(csv.DictReader(text, restval=""))
             for r in records:
-                yield Still(r["file"], r["label"] == "FAKE", r["original"], archive.read(r["file"]))
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+                fake = _is_fake(r["file"], r["label"])
+                yield Still(r["file"], fake, r["original"], archive.read(r["file"]))
+    except (OSError, KeyError, ValueError, csv.Error, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path}: cannot be read as a zip of face crops ({error})") from error
