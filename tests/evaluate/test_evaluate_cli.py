@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ pytest.importorskip("sklearn", reason="needs the extra: pip install 'tellframe[d
 pytest.importorskip("pyarrow", reason="needs the extra: pip install 'tellframe[data]'")
 pytest.importorskip("matplotlib", reason="needs the extra: pip install 'tellframe[data]'")
 
-from tellframe.bundle import SHIPPED, load_bundle
+from tellframe.bundle import SHIPPED, load_bundle, write_bundle
 from tellframe.cli import run
 from tellframe.data.manifest import Video, write_manifest
 from tellframe.detector import load
@@ -207,6 +208,8 @@ def test_a_crop_is_judged_by_its_score_alone(write_stills, tmp_path):
         (["evaluate", "x.csv", "--limit", "0"], "--limit"),
         (["calibrate", "x.csv", "--model", "B", "--error-rate", "0.5"], "--error-rate"),
         (["calibrate", "x.csv", "--model", "B", "--prior-use", "1"], "--prior-use"),
+        (["submit", "frame_lite0", ".", "-o", "B/s.csv", "--threads", "-1"], "--threads -1: give"),
+        (["submit", "frame_lite0", ".", "-o", "B/s.csv", "--workers", "-1"], "--workers -1: give"),
     ],
 )
 def test_usage_errors(arguments, message, tmp_path, capsys):
@@ -226,8 +229,17 @@ def test_a_bundle_cannot_be_compared_without_videos(report, capsys):
 # --- calibrate --------------------------------------------------------------------------------
 
 
-def test_calibrate_from_scores(report, tmp_path, capsys):
-    bundle = shutil.copytree(SHIPPED / "frame_lite0", tmp_path / "bundle")
+@pytest.fixture
+def bundle(tmp_path) -> Path:
+    """Return the shipped bundle with the recipe that the report was made with."""
+    shipped = load_bundle()
+    recipe = dataclasses.replace(shipped.recipe, num_frames=4)
+    place = shutil.copytree(SHIPPED / "frame_lite0", tmp_path / "bundle")
+    write_bundle(dataclasses.replace(shipped, recipe=recipe), place)
+    return place
+
+
+def test_calibrate_from_scores(report, bundle, tmp_path, capsys):
     before = load_bundle(bundle)
     scores = ("--scores", str(report / "scores.csv"), "--model", str(bundle))
     options = ("--method", "temperature", "--prior-use", "0.1", "--error-rate", "0")
@@ -247,7 +259,7 @@ def test_calibrate_from_scores(report, tmp_path, capsys):
     again = ("--scores", str(report / "scores.csv"), "--model", str(bundle))
     assert run(["evaluate", *again, "-o", str(tmp_path / "again")]) == 0
     rows, _ = read_scores(tmp_path / "again" / "scores.csv")
-    detector = load(bundle, num_frames=4, threads=1, keep_evidence=False)
+    detector = load(bundle, threads=1, keep_evidence=False)
     for row in rows[-2:]:
         verdict = detector.detect(SAMPLES / f"{row.path[:4]}.mp4")
         assert row.probability == pytest.approx(verdict.probability, abs=1e-3)
@@ -260,8 +272,17 @@ def test_calibrate_from_scores(report, tmp_path, capsys):
     assert load_bundle(bundle).decision == after.decision
 
 
-def test_scores_of_another_model_are_refused(report, tmp_path, capsys):
-    bundle = shutil.copytree(SHIPPED / "frame_lite0", tmp_path / "bundle")
+def test_scores_of_another_recipe_are_refused(report, manifest, bundle, capsys):
+    scores = ("--scores", str(report / "scores.csv"))
+    shipped = shutil.copytree(SHIPPED / "frame_lite0", bundle.parent / "shipped")
+    calibrations = {place: load_bundle(place).calibration for place in (bundle, shipped)}
+    assert run(["calibrate", *scores, "--model", str(shipped)]) == 2
+    assert run(["calibrate", str(manifest), "--model", str(bundle), "--frames", "3"]) == 2
+    assert capsys.readouterr().err.count("calibrate without --frames and --face-detector") == 2
+    assert calibrations == {place: load_bundle(place).calibration for place in calibrations}
+
+
+def test_scores_of_another_model_are_refused(report, bundle, tmp_path, capsys):
     scores = tmp_path / "scores.csv"
     scores.write_text((report / "scores.csv").read_text().replace("frame_lite0 ", "other "))
     assert run(["calibrate", "--scores", str(scores), "--model", str(bundle)]) == 2

@@ -80,6 +80,11 @@ def run_calibrate(options: argparse.Namespace) -> int:
     bundle = load_bundle(options.model)
     result = load_result(options)
     require_same_model(result.run, bundle)
+    if result.run.recipe_digest not in ("", bundle.recipe.digest):
+        raise UsageError(
+            f"the scores are of recipe {result.run.recipe_digest}, the bundle's is "
+            f"{bundle.recipe.digest}: calibrate without --frames and --face-detector"
+        )
     calibration = calibrate(
         result.rows,
         f"half of the groups of {result.run.source} {result.run.split}".rstrip(),
