@@ -17,7 +17,6 @@ from tellframe.evaluate.summary import (
     draw_weights,
     interval_of,
     markdown,
-    pair_ranking,
     resample,
     sample_rows,
     summarise,
@@ -36,10 +35,10 @@ def test_pair_ranking_compares_a_fake_with_its_own_real(row):
         row(True, None, pair="a"),
         row(True, 9.0),
     ]
-    assert pair_ranking(rows) == (pytest.approx(0.5), 3)
-    share, count = pair_ranking([row(True, 1.0)])
-    assert math.isnan(share)
-    assert count == 0
+    found = summarise(rows)
+    assert (found["pair_ranking"], found["n_pairs"]) == (pytest.approx(0.5), 3)
+    found = summarise([row(True, 1.0)])
+    assert (found["pair_ranking"], found["n_pairs"]) == (None, 0)
 
 
 def test_the_interval_resamples_groups_not_videos(row):

@@ -15,6 +15,7 @@ from tellframe.cli.options import (
     add_verb,
     archive_limits,
     load_recipe,
+    num_workers,
 )
 from tellframe.errors import UsageError
 
@@ -67,14 +68,11 @@ def run_build(options: argparse.Namespace) -> int:
     from tellframe.data.manifest import read_manifest
     from tellframe.data.plan import plan_build
     from tellframe.isolation import Limits
-    from tellframe.runtime import usable_cores
 
-    share = _parse_share(options.worker)
+    share, workers = _parse_share(options.worker), num_workers(options)
     for name in ("videos_per_shard", "attempts", "timeout"):
         if not 0 < getattr(options, name) < math.inf:
             raise UsageError(f"--{name.replace('_', '-')}: give more than 0")
-    if options.workers < 0:
-        raise UsageError(f"--workers {options.workers}: give 0 or more")
     plan = plan_build(
         read_manifest(options.manifest, options.endpoint),
         load_recipe(options),
@@ -83,7 +81,7 @@ def run_build(options: argparse.Namespace) -> int:
     place = Workplace(
         destination=options.output,
         endpoint=options.endpoint,
-        workers=options.workers or usable_cores(),
+        workers=workers,
         limits=Limits(seconds=options.timeout, attempts=options.attempts),
         archives=archive_limits(options),
     )
@@ -169,7 +167,15 @@ def run_verify(options: argparse.Namespace) -> int:
     from tellframe.store import open_store
 
     videos = read_manifest(options.manifest, options.endpoint) if options.manifest else None
-    report = verify_dataset(open_store(options.destination, options.endpoint), videos)
+    shown = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        if time.monotonic() - shown >= _REPORT_SECONDS:
+            shown = time.monotonic()
+            print(f"{done} of {total} shards read", file=sys.stderr, flush=True)
+
+    report = verify_dataset(open_store(options.destination, options.endpoint), videos, progress)
     outcomes = ", ".join(f"{count} {name}" for name, count in report.outcomes.items())
     print(f"{report.videos} videos ({outcomes}), {report.clips} clips")
     print(f"{report.shards} shards read, {report.bytes / 1e6:.1f} MB")

@@ -54,6 +54,8 @@ def run_submit(options: argparse.Namespace) -> int:
     from tellframe.bundle import load_bundle
     from tellframe.evaluate.submission import name_files, write_submission
 
+    if options.threads < 0:
+        raise UsageError(f"--threads {options.threads}: give 0 or more")
     if not 0 <= options.missing <= 1:
         raise UsageError(f"--missing {options.missing}: give a probability")
     options.output.absolute().parent.mkdir(parents=True, exist_ok=True)

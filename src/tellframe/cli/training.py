@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tellframe.cli import status
-from tellframe.cli.options import add_verb
+from tellframe.cli.options import add_verb, asked_workers
 from tellframe.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def add_train(verbs: Any) -> None:
         run_train,
         "train",
         "train a model from a configuration",
-        "tellframe train configs/frame_lite0.toml -o runs/lite0 --set optim.steps=200",
+        "tellframe train configs/frame_lite0.toml -o runs/mine --set optim.steps=200",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG.toml")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: runs/NAME")
@@ -73,7 +73,7 @@ def run_train(options: argparse.Namespace) -> int:
         config,
         folder,
         resume=options.resume,
-        workers=options.workers,
+        workers=asked_workers(options),
         tensorboard=options.tensorboard,
     )
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, the first
@@ -122,7 +122,7 @@ def add_export(verbs: Any) -> None:
         run_export,
         "export",
         "make a bundle from a training folder",
-        "tellframe export runs/lite0 -o bundles/mine --name mine --version 1",
+        "tellframe export runs/mine -o bundles/mine --name mine --version 1",
     )
     parser.add_argument(
         "folders",
