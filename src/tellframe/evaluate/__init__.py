@@ -16,7 +16,7 @@ from tellframe.evaluate.sources import (
     read_labels,
     read_stills,
 )
-from tellframe.evaluate.summary import markdown, pair_ranking, summarise, tables
+from tellframe.evaluate.summary import markdown, summarise, tables
 
 __all__ = [
     "Judgement",
@@ -28,7 +28,6 @@ __all__ = [
     "judge_videos",
     "markdown",
     "open_source",
-    "pair_ranking",
     "read_labels",
     "read_scores",
     "read_stills",

@@ -165,7 +165,7 @@ def pr_curve(sample: Sample) -> tuple[Array, Array]:
 
 
 def measure(sample: Sample) -> dict[str, float]:
-    """Return all figures of scored videos; see `tellframe.evaluate.words` for what they mean."""
+    """Return all figures of scored videos; `tellframe.evaluate.definitions` says what they mean."""
     fake, p = sample.fake, sample.probability
     figures = {
         "log_loss": log_loss(fake, p),

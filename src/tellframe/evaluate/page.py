@@ -282,10 +282,9 @@ def _tables(result: Facts, whose: str) -> Iterator[str]:
     """Yield the tables of sets and strata."""
     yield _strata_table(f"Sets{whose}", [{"name": k, **v} for k, v in result["sets"].items()], "")
     for kind, strata in result["strata"].items():
-        title, note = STRATA[kind]
-        if kind == "source" and len(result["sets"]) > len(strata):
-            continue  # the sets have them, and the single crops
-        yield _strata_table(f"{title}{whose}", strata, note)
+        if kind != "source":  # the sets have those, and the single crops
+            title, note = STRATA[kind]
+            yield _strata_table(f"{title}{whose}", strata, note)
 
 
 def _strata_table(title: str, strata: Sequence[Facts], note: str) -> str:

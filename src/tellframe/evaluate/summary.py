@@ -124,12 +124,6 @@ def _shares(rows: Sequence[Row]) -> dict[str, tuple[Array, Array]]:
     }
 
 
-def pair_ranking(rows: Sequence[Row]) -> tuple[float, int]:
-    """Return the share of fakes that score above their own real, and how many have one."""
-    wins, paired = _shares(rows)["pair_ranking"]
-    return (float(wins[paired].mean()), int(paired.sum())) if paired.any() else (math.nan, 0)
-
-
 def summarise(rows: Sequence[Row]) -> Figures:
     """Return the figures of one set of scored videos.
 

@@ -28,7 +28,6 @@ STRATA: Final = {
         "Median longer side of the face box in pixels of the video, of the person that decides.",
     ),
     "codec": ("By codec", "The codec of the file as it is, not of what it was made from."),
-    "source": ("By source", ""),
     "method": (
         "By method",
         "The fakes of one method with all reals of their source: a method has no reals.",
@@ -131,8 +130,8 @@ def words_on_calls(run: Facts) -> str:
     if run["fake_from"] is not None:
         text += f": FAKE from P(fake) = {run['fake_from']:g} on, REAL up to {run['real_to']:g}"
     return (
-        f"{text}; also inconclusive where the face is too small, is seen too briefly, or is not "
-        "found."
+        f"{text}; also inconclusive where the face is too small, is seen too briefly, is not "
+        "found, or is too badly degraded for a model that tells."
     )
 
 
