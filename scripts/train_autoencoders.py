@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from tellframe.errors import TellframeError
 from tellframe.train.autoencoder import SIZES, Autoencoder, train_autoencoder
 from tellframe.train.batches import PairBatches
 from tellframe.train.config import load_config
@@ -31,20 +32,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
     args = parser.parse_args()
-    config = load_config(args.config, args.set)
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, autoencoders=()))
-    data, _ = load_data(config.data, config.recipe)
-    reals = PairBatches(data, config.batch, config.recipe, 1, args.seed)
-    for size, bottleneck in itertools.product(args.sizes, args.bottlenecks):
-        torch.manual_seed(args.seed)
-        train_autoencoder(
-            Autoencoder(size, bottleneck=bottleneck),
-            reals.draw_real,
-            args.output,
-            steps=args.steps,
-            snapshots=(args.steps // 3, args.steps),
-            seed=args.seed,
-        )
+    try:
+        config = load_config(args.config, args.set)
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, autoencoders=()))
+        data, _ = load_data(config.data, config.recipe)
+        reals = PairBatches(data, config.batch, config.recipe, 1, args.seed)
+        for size, bottleneck in itertools.product(args.sizes, args.bottlenecks):
+            torch.manual_seed(args.seed)
+            train_autoencoder(
+                Autoencoder(size, bottleneck=bottleneck),
+                reals.draw_real,
+                args.output,
+                steps=args.steps,
+                snapshots=(args.steps // 3, args.steps),
+                seed=args.seed,
+            )
+    except TellframeError as error:
+        parser.exit(1, f"train_autoencoders: error: {error}\n")
 
 
 if __name__ == "__main__":
