@@ -48,7 +48,7 @@ def add_bench(verbs: Any) -> None:
         metavar="VIDEO",
         help="make a 10 s 1080p video with this face; may be given several times for videos",
     )
-    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--copies",
         type=int,

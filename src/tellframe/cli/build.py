@@ -49,13 +49,23 @@ def add_build(verbs: Any) -> None:
     parser.add_argument(
         "--workers", type=int, default=0, metavar="N", help="processes here; default: one a core"
     )
-    parser.add_argument("--videos-per-shard", type=int, default=64, metavar="N")
+    parser.add_argument(
+        "--videos-per-shard", type=int, default=64, metavar="N", help="default: %(default)s"
+    )
     parser.add_argument("--endpoint", default="", metavar="URL", help="of S3 outside of Amazon")
     parser.add_argument(
-        "--timeout", type=float, default=120.0, metavar="SECONDS", help="for one video"
+        "--timeout",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="for one video; default: %(default)s",
     )
     parser.add_argument(
-        "--attempts", type=int, default=3, metavar="N", help="for a video that ends its process"
+        "--attempts",
+        type=int,
+        default=3,
+        metavar="N",
+        help="for a video that ends its process; default: %(default)s",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     add_recipe_options(parser)

@@ -28,8 +28,12 @@ def add_serve(verbs: Any) -> None:
         "tellframe serve --port 8000, then open http://127.0.0.1:8000/\n\n"
         "Without tokens it listens to this machine alone.",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
-    parser.add_argument("--port", type=int, default=8000, help="0 for any free one")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at; default: %(default)s"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8000, help="0 for any free one; default: %(default)s"
+    )
     parser.add_argument(
         "--host-name",
         action="append",
@@ -41,23 +45,57 @@ def add_serve(verbs: Any) -> None:
     parser.add_argument(
         "--folder", type=Path, metavar="DIR", help="where jobs and results are kept"
     )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="videos at once")
-    parser.add_argument("--queue", type=int, default=32, metavar="N", help="videos that may wait")
-    parser.add_argument("--max-mib", type=float, default=2048, metavar="N", help="largest upload")
     parser.add_argument(
-        "--rate", type=float, default=0, metavar="N", help="uploads a minute of one client"
+        "--workers", type=int, default=1, metavar="N", help="videos at once; default: %(default)s"
     )
     parser.add_argument(
-        "--limit-seconds", type=float, default=600, metavar="N", help="for one analysis"
+        "--queue",
+        type=int,
+        default=32,
+        metavar="N",
+        help="videos that may wait; default: %(default)s",
     )
     parser.add_argument(
-        "--limit-mib", type=int, default=4096, metavar="N", help="memory of one analysis"
+        "--max-mib",
+        type=float,
+        default=2048.0,
+        metavar="N",
+        help="largest upload in MiB; default: %(default)s",
     )
     parser.add_argument(
-        "--keep-hours", type=float, default=24, metavar="N", help="age at which results go"
+        "--rate",
+        type=float,
+        default=0,
+        metavar="N",
+        help="uploads a minute of one client; default: no limit",
     )
     parser.add_argument(
-        "--keep-mib", type=int, default=1024, metavar="N", help="size of all results together"
+        "--limit-seconds",
+        type=float,
+        default=600,
+        metavar="N",
+        help="seconds for one analysis; default: %(default)s",
+    )
+    parser.add_argument(
+        "--limit-mib",
+        type=int,
+        default=4096,
+        metavar="N",
+        help="memory of one analysis in MiB; default: %(default)s",
+    )
+    parser.add_argument(
+        "--keep-hours",
+        type=float,
+        default=24,
+        metavar="N",
+        help="age at which results go in hours; default: %(default)s",
+    )
+    parser.add_argument(
+        "--keep-mib",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="size of all results together in MiB; default: %(default)s",
     )
     parser.add_argument(
         "--keep-uploads", action="store_true", help="keep videos as long as their results"

@@ -42,7 +42,11 @@ def add_sweep(verbs: Any) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="such as optim.steps=400"
     )
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes that prepare batches"
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that prepare batches; default: %(default)s",
     )
     parser.add_argument(
         "--keep-all", action="store_true", help="keep the weights of all trials, not of the best"

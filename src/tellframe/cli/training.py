@@ -46,7 +46,11 @@ def add_train(verbs: Any) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes that prepare batches"
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that prepare batches; default: %(default)s",
     )
     parser.add_argument("--tensorboard", action="store_true", help="also log to DIR/tensorboard")
     parser.add_argument(
