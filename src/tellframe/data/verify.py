@@ -106,6 +106,9 @@ def verify_dataset(
     ):
         if _as_text(ours) != _as_text(theirs):
             report.problems.append(f"{name}: is not what the units say; delete it and build again")
+    for key, unit in units.items():
+        if unit.clips and not unit.shard:
+            report.problems.append(f"{key}: has clips but no shard; delete it and build again")
     stated = {unit.shard: key for key, unit in units.items() if unit.shard}
     for number, (_, key) in enumerate(sorted(stated.items()), 1):
         _check_shard(store, key, units[key], recipe, report)
