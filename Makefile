@@ -7,7 +7,8 @@ LIGHT := .venv-light
 FULL := .venv
 # What needs the extras; the light install skips it, with the reason.
 FULL_TESTS := tests/train tests/data tests/evaluate tests/test_dev_data.py tests/test_demo_data.py \
-	tests/test_deploy.py tests/test_cli_build.py tests/serve
+	tests/test_deploy.py tests/test_cli_build.py tests/test_cli_sources.py tests/test_graphfile.py \
+	tests/test_bench.py tests/serve
 # Every version is pinned, those that a build needs too; `make test CONSTRAINTS=/dev/null` takes
 # the newest.
 CONSTRAINTS ?= $(CURDIR)/constraints.txt

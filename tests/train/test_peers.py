@@ -79,7 +79,7 @@ def test_mesonet_refuses_the_weights_of_the_other():
 
 
 def test_mesonet_weights_are_read_in_the_order_of_their_numbers(tmp_path):
-    h5py = pytest.importorskip("h5py", reason="needs h5py: pip install h5py")
+    h5py = pytest.importorskip("h5py", reason="needs h5py, of the group data-tests")
     network = make_mesonet("Meso4")
     with h5py.File(tmp_path / "w.h5", "w") as file:
         for kind, layers, names in (
