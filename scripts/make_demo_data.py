@@ -388,7 +388,7 @@ def make_demo(
     seconds: float = 4.0,
     seed: int = 0,
 ) -> dict[str, list[str]]:
-    """Write the zips and demo.json.
+    """Write the zips and demo.json; zips of an earlier call are deleted.
 
     Args:
         out: folder to write to; made where it does not exist.
@@ -421,6 +421,8 @@ def make_demo(
     for portrait in (*REAL_PEOPLE, *FAKE_FACES):
         read_sample(portrait.file)
     out.mkdir(parents=True, exist_ok=True)
+    for old in out.glob("dfdc_train_part_*.zip"):
+        old.unlink()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for part in range(zips):
             folder = f"dfdc_train_part_{part}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -46,6 +47,8 @@ def main() -> None:
     out: Path = options.out.resolve()
     make_demo(out / "zips", videos=options.videos, zips=options.zips)
     manifest = str(out / "manifest.parquet")
+    # What an earlier run left may be of other videos, and its bucket could not be made again.
+    shutil.rmtree(out / "s3", ignore_errors=True)
     with S3Server(out / "s3") as server:
         os.environ |= server.environment()
         server.create_bucket(BUCKET)

@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -172,6 +173,35 @@ def test_the_same_arguments_give_the_same_bytes(script, tmp_path):
     files = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
     assert len(files) == 3
     assert files == {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+
+
+def test_zips_of_an_earlier_call_are_deleted(script, tmp_path):
+    (tmp_path / "dfdc_train_part_7.zip").write_bytes(b"old")
+    (tmp_path / "mine.zip").write_bytes(b"of somebody else")
+    script.make_demo(tmp_path, **TINY)
+    parts = ["dfdc_train_part_0.zip", "dfdc_train_part_1.zip"]
+    assert sorted(path.name for path in tmp_path.glob("*.zip")) == [*parts, "mine.zip"]
+
+
+def test_the_demo_can_be_run_again(tmp_path, monkeypatch):
+    pytest.importorskip("obstore", reason="needs the extra: pip install 'tellframe[data]'")
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    demo = importlib.import_module("run_demo_data")
+    starts = []
+
+    def serve(folder):
+        starts.append(folder.exists())
+        folder.mkdir()
+        return MagicMock()
+
+    monkeypatch.setattr(demo, "S3Server", serve)
+    monkeypatch.setattr(demo, "open_store", MagicMock())
+    monkeypatch.setattr(demo, "make_demo", MagicMock())
+    monkeypatch.setattr(demo, "run", MagicMock())
+    monkeypatch.setattr(sys, "argv", ["run_demo_data.py", "--out", str(tmp_path)])
+    demo.main()
+    demo.main()
+    assert starts == [False, False]
 
 
 @pytest.mark.parametrize("videos", [12, 13, 24, 120, 500])
