@@ -46,25 +46,35 @@ SPDX = {
 }
 """Other ways in which packages name licences."""
 UNKNOWN = "not stated"
+EXPRESSION = re.compile(r"[(\s]*[\w.+-]+([)\s]*\s(AND|OR|WITH)\s[(\s]*[\w.+-]+)*[)\s]*")
+"""What looks like an SPDX expression: names, joined by its operators."""
+SAYS_NOTHING = frozenset({"", "UNKNOWN"})
+"""What some packages have where a licence should be."""
+APPROVALS = frozenset({"OSI Approved", "DFSG approved"})
+"""Classifiers that name no licence, but who approved of it."""
 
 
 def licence_of(package: metadata.Distribution) -> str:
-    """Return the licence that a package states: its SPDX expression where that can be told."""
+    """Return the licence that a package states: its SPDX expression where that can be told.
+
+    Classifiers count where nothing else is clear. All of them: they do not say whether one may
+    choose.
+    """
     facts = package.metadata
     if expression := facts.get("License-Expression"):
         return str(expression)
     text = str(facts.get("License") or "").strip()
+    if text in SPDX or (text not in SAYS_NOTHING and EXPRESSION.fullmatch(text)):
+        return SPDX.get(text, text)
     classified = [
         line.rpartition(" :: ")[2]
         for line in facts.get_all("Classifier") or ()
         if line.startswith("License :: ")
     ]
-    for name in (text, *classified):
-        known = SPDX.get(name, name)
-        if is_permissive(known):
-            return known
-    # A whole text, as some packages give it, says less than what it is classified as.
-    return text if text and "\n" not in text else " AND ".join(classified) or UNKNOWN
+    names = dict.fromkeys(SPDX.get(name, name) for name in classified if name not in APPROVALS)
+    # A whole text, as some packages give it, is not shown.
+    shown = text if text not in SAYS_NOTHING and "\n" not in text else UNKNOWN
+    return " AND ".join(names) or shown
 
 
 def is_permissive(expression: str) -> bool:

@@ -67,6 +67,9 @@ def package(**facts) -> SimpleNamespace:
     return SimpleNamespace(metadata=message)
 
 
+MIT = "License :: OSI Approved :: MIT License"
+
+
 @pytest.mark.parametrize(
     ("facts", "licence"),
     [
@@ -78,6 +81,14 @@ def package(**facts) -> SimpleNamespace:
             "X",
         ),
         ({"License": "GPL-3.0"}, "GPL-3.0"),
+        ({"License": "GPL-3.0", "Classifier": MIT}, "GPL-3.0"),
+        ({"License": "MIT AND GPL-3.0-only", "Classifier": MIT}, "MIT AND GPL-3.0-only"),
+        ({"License": "(MIT OR GPL-2.0+) AND BSD", "Classifier": MIT}, "(MIT OR GPL-2.0+) AND BSD"),
+        ({"Classifier": [MIT, "License :: OSI Approved :: GPL"]}, "MIT AND GPL"),
+        ({"License": "see LICENSE", "Classifier": MIT}, "MIT"),
+        ({"License": "UNKNOWN", "Classifier": [MIT, MIT, "License :: DFSG approved"]}, "MIT"),
+        ({"License": "see LICENSE", "Classifier": "License :: OSI Approved"}, "see LICENSE"),
+        ({"License": "UNKNOWN"}, "not stated"),
         ({}, "not stated"),
     ],
 )
