@@ -152,10 +152,20 @@ def test_two_workers_at_once(manifest, undisturbed, tmp_path):
 
 
 def test_workers_do_not_outlive_a_killed_build(manifest, tmp_path):
-    process = subprocess.Popen(command(manifest, tmp_path), start_new_session=True)
-    time.sleep(1.5)
-    process.kill()
-    process.wait()
+    process = subprocess.Popen(
+        command(manifest, tmp_path, "--workers", "2"), start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("units/*")):  # until then, no worker need have begun
+            assert process.poll() is None, "the build ended before it could be killed"
+            assert time.monotonic() < deadline, "no unit was written"
+            time.sleep(0.05)
+        assert len(_group_members(process.pid)) >= 2  # the build, and a worker
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
     deadline = time.monotonic() + 10
     while living := _group_members(process.pid):
         assert time.monotonic() < deadline, f"still living: {living}"

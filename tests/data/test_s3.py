@@ -7,7 +7,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -119,15 +118,20 @@ def test_a_server_that_goes_away_and_comes_back(zips, bucket, s3_server, tmp_pat
     options = ["build", manifest, "--videos-per-shard", "2", "--quiet"]
     assert run([*options, "-o", f"{bucket}/undisturbed"]) == 3
 
-    def disturb() -> None:
-        time.sleep(2.5)
-        s3_server.restart()
-
-    thread = threading.Thread(target=disturb)
-    thread.start()
     command = [sys.executable, "-m", "tellframe", *options, "-o", f"{bucket}/disturbed"]
-    status = subprocess.run(command, check=False).returncode
-    thread.join()
+    store, deadline = open_store(f"{bucket}/disturbed"), time.monotonic() + 120
+    with subprocess.Popen(command) as process:
+        try:
+            while not store.list_files("shards"):
+                assert process.poll() is None, "the build ended before its first shard"
+                assert time.monotonic() < deadline, "no shard was written"
+                time.sleep(0.05)
+            s3_server.kill()
+            assert process.poll() is None, "the build ended before the server went away"
+            s3_server.start()
+            status = process.wait(120)
+        finally:
+            process.kill()
     # It waits for the server, or says that it is not there; started again, it goes on.
     assert status in (2, 3)
     assert run([*options, "-o", f"{bucket}/disturbed"]) == 3
