@@ -29,7 +29,7 @@ from tellframe.detector import Detector, load
 from tellframe.errors import DataError, TellframeError, UsageError
 from tellframe.evaluate import compare, read_scores, summarise, write_scores
 from tellframe.evaluate.rows import Row
-from tellframe.evaluate.sources import Videos, open_source
+from tellframe.evaluate.sources import COLUMNS, Videos, open_source
 from tellframe.report.files import open_replacing
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -97,12 +97,19 @@ def open_labels(options: argparse.Namespace) -> Videos | None:
 
 
 def read_labels(path: Path) -> Labels:
-    """Return the rows of a CSV of labelled videos, all columns, with whole paths."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            {**row, "path": str(path.resolve().parent / row["path"])}
-            for row in csv.DictReader(file)
-        ]
+    """Return the rows of a CSV of labelled videos, all columns, with whole paths.
+
+    Raises:
+        DataError: the file cannot be read, or lacks a column.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            if missing := [c for c in COLUMNS if c not in (reader.fieldnames or ())]:
+                raise DataError(f"{path}: lacks the columns {', '.join(missing)}")
+            return [{**row, "path": str(path.resolve().parent / row["path"])} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as labelled videos ({error})") from error
 
 
 def write_labels(rows: Labels, path: Path) -> None:

@@ -56,7 +56,8 @@ def test_a_fold_is_never_trained_on_and_each_video_is_held_once(tmp_path):
 
 
 def test_paths_stay_right_wherever_the_labels_of_a_fold_lie(tmp_path):
-    (tmp_path / "labels.csv").write_text("path,split\nclips/a.mp4,train\n")
+    columns = ",".join(COLUMNS)
+    (tmp_path / "labels.csv").write_text(f"{columns}\nclips/a.mp4,REAL,s,m,g,p,train\n")
     (row,) = cross_validate.read_labels(tmp_path / "labels.csv")
     assert row["path"] == str((tmp_path / "clips" / "a.mp4").resolve())
 

@@ -16,6 +16,7 @@ pytest.importorskip("sklearn", reason="needs the extra: pip install 'tellframe[d
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import measuring
+from tellframe.errors import DataError
 from tellframe.video import list_frames
 
 
@@ -79,6 +80,21 @@ def test_without_labelled_videos_nothing_is_measured(tmp_path, capsys):
     options = argparse.Namespace(labels=tmp_path / "labels.csv", split="dev", limit=None)
     assert measuring.open_labels(options) is None
     assert "no labelled videos there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"label,split\n", "lacks the columns path, source"),
+        (b"\xff", "cannot be read"),
+        (None, "No"),
+    ],
+)
+def test_what_holds_no_labels_is_refused(content, message, tmp_path):
+    if content is not None:
+        (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        measuring.read_labels(tmp_path / "labels.csv")
 
 
 def test_without_a_common_score_there_is_no_comparison(row, few_resamples):
