@@ -13,6 +13,8 @@ pytest.importorskip("pyarrow", reason="needs the extra: pip install 'tellframe[d
 from tellframe.cli import build as cli_build
 from tellframe.cli import build_parser, run
 from tellframe.cli.options import archive_limits
+from tellframe.data import ray_engine
+from tellframe.data.build import build_units
 from tellframe.data.manifest import Video, write_manifest
 from tellframe.data.verify import read_index, read_recipe
 from tellframe.limits import ArchiveLimits
@@ -112,6 +114,21 @@ def test_progress(manifests, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cli_build, "_REPORT_SECONDS", 0.0)
     assert build(manifests["good"], tmp_path, "--worker", "1/2") == 0
     assert "1 videos done, of 3 in the manifest; " in capsys.readouterr().err
+
+
+def test_the_engine_asked_for_builds(manifests, built, tmp_path, monkeypatch):
+    asked = []
+
+    def build_on_a_cluster(recipe, units, *given):
+        asked.extend(units)
+        build_units(recipe, units, *given)
+
+    monkeypatch.setattr(ray_engine, "build_units", build_on_a_cluster)
+    assert build(manifests["good"], tmp_path / "here", "--quiet") == 0
+    assert asked == []
+    assert build(manifests["good"], tmp_path / "ray", "--quiet", "--engine", "ray") == 0
+    assert len(asked) == 2
+    assert FolderStore(tmp_path / "ray").list_files() == FolderStore(built).list_files()
 
 
 def test_set_changes_the_recipe(manifests, tmp_path):

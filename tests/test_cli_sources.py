@@ -16,7 +16,7 @@ import pytest
 from s3_server import s3_server
 from tellframe.cli import run
 from tellframe.cli.sources import AHEAD, Source, find_sources, find_videos, judge_sources
-from tellframe.cli.watch import Lookout
+from tellframe.cli.watch import Lookout, watch
 from tellframe.errors import DecodeError, StoreError
 from tellframe.types import Label, Verdict
 from tellframe.webfetch import FetchLimits
@@ -365,6 +365,44 @@ def test_a_folder_is_watched_until_ctrl_c(samples, tmp_path):
     assert [Path(row["video"]).name for row in rows] == ["slow.mp4", "next.mp4"]
     assert [row["error"] for row in rows] == [None, None]
     assert "partial" not in rows[0]["reasons"]
+
+
+def test_sigterm_ends_a_watch_with_the_status_of_what_was_judged(folder, tmp_path):
+    target = tmp_path / "out.jsonl"
+    (folder / "d.mp4").write_text("no video")
+    with running(target, folder, "--watch", "0.5") as process:
+        process.wait_for(4)
+        code, err = process.end(signal.SIGTERM)
+    assert code == 3, err
+    assert "Traceback" not in err
+    assert [Path(row["video"]).stem for row in rows_of(target)] == ["a", "b", "c", "d"]
+
+
+def test_a_watched_store_that_does_not_answer_is_asked_again(capsys):
+    interrupted, looks, fetches = [], [], []
+
+    def fail_once(asked, text):
+        asked.append(1)
+        if len(asked) == 1:
+            raise StoreError(text)
+
+    def fetch(file, _cancelled):
+        fail_once(fetches, "s3://b/0.mp4: cannot be read")
+        file.write(b"x")
+
+    def find():
+        fail_once(looks, "s3://b: cannot be listed")
+        return [Source("s3://b/0.mp4", fetch)]
+
+    verdicts = watch(Judge(), Lookout(find, 0.01), interrupted)
+    assert next(verdicts).video == "s3://b/0.mp4"
+    assert (len(looks), len(fetches)) == (3, 2)
+    interrupted.append(signal.SIGINT)
+    assert list(verdicts) == []
+    assert capsys.readouterr().err.splitlines() == [
+        "tellframe: s3://b: cannot be listed; trying again",
+        "tellframe: s3://b/0.mp4: cannot be read; trying again",
+    ]
 
 
 BUCKET = "videos"

@@ -29,6 +29,15 @@ def find_yunet() -> Path | None:
 
 
 @pytest.fixture(scope="session")
+def yunet_graph() -> Path:
+    """YuNet's graph; skips where it is missing."""
+    path = find_yunet()
+    if path is None:
+        pytest.skip("YuNet's graph is not here; set TELLFRAME_YUNET to its path")
+    return path
+
+
+@pytest.fixture(scope="session")
 def portrait() -> NDArray[np.uint8]:
     """The first frame of the real sample: one person, facing the camera."""
     if not SAMPLE.is_file():
@@ -38,13 +47,11 @@ def portrait() -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="session")
-def make_detector() -> DetectorFactory:
+def make_detector(request: pytest.FixtureRequest) -> DetectorFactory:
     """Load a detector by name, with recipe fields as keywords; skips where weights are missing."""
 
     def make(name: str, **fields: object) -> FaceDetector:
-        path = find_yunet() if name == "yunet" else None
-        if name == "yunet" and path is None:
-            pytest.skip("YuNet's graph is not here; set TELLFRAME_YUNET to its path")
+        path = request.getfixturevalue("yunet_graph") if name == "yunet" else None
         recipe = Recipe.from_dict({"face_detector": name, **fields})
         return load_face_detector(recipe, num_threads=1, yunet_path=path)
 
