@@ -6,7 +6,8 @@
 The groups of the pairs of all splits are dealt out to folds, every source by itself. A base is
 trained on single crops and portraits, which no fold is about; from it one model a fold, on all
 videos but those of the fold, which it then judges, from the files on; with `--beside`, together
-with a second network, trained on the same from the first. What is there already is not done again.
+with a second network, trained on the same from the first. What is there already is not done again,
+and a folder is for one way of training: settings.json says which.
 The scores of all folds together make the figures: they come from different models, which lowers an
 AUC a little and leaves the ranking of pairs alone.
 """
@@ -23,7 +24,9 @@ from measuring import (
     BESIDE,
     Labels,
     cell,
+    digest_of,
     figures_of,
+    keep_settings,
     read_labels,
     run_script,
     run_tellframe,
@@ -129,6 +132,10 @@ def main() -> None:
         say(f"{options.labels}: no labelled videos there; nothing was measured")
         return
     rows = read_labels(options.labels)
+    named = ("config", "folds", "base_steps", "steps", "beside", "beside_steps", "set")
+    settings = {name: getattr(options, name) for name in named}
+    labels = {"labels": str(options.labels.resolve()), "digest of labels": digest_of(rows)}
+    keep_settings(options.out, "cross-validation", settings | labels)
     fold_of = deal_out(rows, options.folds)
     for fold in range(options.folds):
         write_fold(rows, fold_of, fold, options.out / f"fold-{fold}.csv")
@@ -148,9 +155,7 @@ def main() -> None:
         ]
         for name, found in figures.items()
     ]
-    named = ("config", "folds", "base_steps", "steps", "beside", "beside_steps", "set")
-    facts = {**{name: getattr(options, name) for name in named}, "figures": figures}
-    write_results(options.out, table(heads, lines), facts)
+    write_results(options.out, table(heads, lines), {**settings, "figures": figures})
 
 
 if __name__ == "__main__":

@@ -269,6 +269,32 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def keep_settings(folder: Path, what: str, settings: Mapping[str, Any]) -> None:
+    """Write into a folder what its results are made with, so that a later call can go on.
+
+    Args:
+        folder: of all results; it is made.
+        what: they are of, in words.
+        settings: ready for JSON.
+
+    Raises:
+        UsageError: the folder holds what was made with others.
+    """
+    path = folder / "settings.json"
+    if path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        names = [name for name, value in settings.items() if kept.get(name) != value]
+        if names:
+            shown = ", ".join(f"{name} {kept.get(name)} and not {settings[name]}" for name in names)
+            raise UsageError(f"{folder}: holds another {what} ({shown}); choose another --out")
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{folder}: holds something without settings.json; choose another --out")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open_replacing(path) as stream:
+            stream.write(json.dumps(settings, indent=2) + "\n")
+
+
 def parts_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Return the rows of every source that has reals and fakes, and of all videos together.
 

@@ -15,6 +15,7 @@ pytest.importorskip("sklearn", reason="needs the extra: pip install 'tellframe[d
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import cross_validate
+from tellframe.errors import UsageError
 from tellframe.evaluate.sources import COLUMNS
 
 
@@ -83,3 +84,22 @@ def test_the_second_network_of_a_fold_starts_from_its_first_and_judges_beside_it
     assert f"model.start='{run}'" in second
     assert export[:3] == ("export", run, beside)
     assert evaluate[:2] == ("evaluate", str(tmp_path / "fold-1.csv"))
+
+
+def test_folds_of_another_cross_validation_are_not_taken_for_ones_own(tmp_path, monkeypatch):
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["x", "--labels", str(labels), "--out", str(out), *words])
+        cross_validate.main()
+
+    labels, out = tmp_path / "labels.csv", tmp_path / "out"
+    cross_validate.write_labels(ROWS, labels)
+    monkeypatch.setattr(cross_validate, "train", lambda *_: None)
+    monkeypatch.setattr(cross_validate, "judge_fold", lambda *_: [])
+    call("--set", "optim.seed=1")
+    call("--set", "optim.seed=1")
+    for words in ([], ["--set", "optim.seed=1", "--steps", "9"]):
+        with pytest.raises(UsageError, match="another cross-validation"):
+            call(*words)
+    cross_validate.write_labels(ROWS[:-1], labels)
+    with pytest.raises(UsageError, match="digest of labels"):
+        call("--set", "optim.seed=1")

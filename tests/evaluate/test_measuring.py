@@ -16,7 +16,7 @@ pytest.importorskip("sklearn", reason="needs the extra: pip install 'tellframe[d
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import measuring
-from tellframe.errors import DataError
+from tellframe.errors import DataError, UsageError
 from tellframe.video import list_frames
 
 
@@ -101,6 +101,18 @@ def test_without_a_common_score_there_is_no_comparison(row, few_resamples):
     rows, others = [row(True, 1.0), row(False, 0.0, path="q")], [row(True, None)]
     assert measuring.compare_auc(rows, others) is None
     assert measuring.compare_auc(rows, rows)["difference"] == 0
+
+
+def test_a_folder_is_for_results_of_one_kind(tmp_path):
+    settings = {"folds": 3, "set": ["a=1"], "beside": None}
+    for _ in range(2):
+        measuring.keep_settings(tmp_path / "new", "try", settings)
+    with pytest.raises(UsageError, match=r"another try \(folds 3 and not 5\); choose another --out"):
+        measuring.keep_settings(tmp_path / "new", "try", settings | {"folds": 5})
+    (tmp_path / "old" / "report").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"without settings\.json"):
+        measuring.keep_settings(tmp_path / "old", "try", settings)
+    assert [path.name for path in (tmp_path / "old").iterdir()] == ["report"]
 
 
 def test_encoded_videos_have_even_sides_and_the_rate(tmp_path):
