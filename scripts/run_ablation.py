@@ -4,14 +4,15 @@
         --stills ../shared/data/dev/dfdc_faces.zip --out runs/ablation
 
 Every variant is trained, exported and measured by the commands that a user would type. What is
-there already is not done again; `table.md` has what there is so far. Trainings are short, so that
-the differences count and not the figures themselves.
+there already is not done again, and a folder is for the same labels and stills: settings.json says
+which. `table.md` has what there is so far. Trainings are short, so that the differences count and
+not the figures themselves.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from measuring import read_labels, run_script, run_tellframe, write_labels
+from measuring import (
+    digest_of,
+    keep_settings,
+    read_labels,
+    run_script,
+    run_tellframe,
+    table,
+    write_labels,
+)
 from tellframe.evaluate.metrics import prepare
 from tellframe.evaluate.rows import Row, read_scores
 from tellframe.evaluate.summary import draw_weights, interval_of, sample_rows
@@ -167,11 +176,9 @@ def difference_interval(
     return interval_of(drawn[0] - drawn[1])
 
 
-def table(seeds: Sequence[int], out: Path) -> Iterator[str]:
-    """Yield the lines of the table: mean AUC over seeds, and the difference to what it varies."""
-    heads = ["variant", *SUBSETS]
-    yield "| " + " | ".join(heads) + " |"
-    yield "| " + " | ".join("---" for _ in heads) + " |"
+def make_table(seeds: Sequence[int], out: Path) -> str:
+    """Return the Markdown: mean AUC over seeds, and the difference to what it varies."""
+    lines = []
     for variant in VARIANTS:
         figures = read_figures(variant.name, seeds, out)
         other = read_figures(variant.against, seeds, out)
@@ -185,7 +192,8 @@ def table(seeds: Sequence[int], out: Path) -> Iterator[str]:
                 gap = auc.mean() - other[subset][0].mean()
                 cell += f"; {gap:+.3f} [{bounds[0]:+.3f}, {bounds[1]:+.3f}]"
             cells.append(cell)
-        yield "| " + " | ".join(cells) + " |"
+        lines.append(cells)
+    return table(["variant", *SUBSETS], lines)
 
 
 def main() -> None:
@@ -196,7 +204,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=[v.name for v in VARIANTS])
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "labels": str(options.labels.resolve()),
+        "digest of labels": digest_of(read_labels(options.labels)),
+        "stills": str(options.stills.resolve()),
+    }
+    keep_settings(options.out, "ablation", settings)
     for split in ("train", "dev"):
         if not (options.out / f"{split}.parquet").exists():
             part = write_part(options.labels, split, options.out / f"{split}.csv")
@@ -204,7 +217,8 @@ def main() -> None:
     chosen = [v for v in VARIANTS if not options.only or v.name in options.only]
     if (
         any("faces" in s for v in chosen for s in v.settings)
-        and not (options.out / "faces").exists()
+        # Written last: an interrupted build lacks it, and is gone on with.
+        and not (options.out / "faces" / "index.parquet").exists()
     ):
         recipe = ("--recipe", "configs/clip_gru.toml")
         wide = (*recipe, "--set=crop_size=320", "--set=margin=0.7", "--set=num_frames=32")
@@ -220,9 +234,9 @@ def main() -> None:
         for variant in chosen:
             measure(variant, seed, options)
             print(f"{variant.name} {seed}", flush=True)
-    lines = "\n".join(table(options.seeds, options.out)) + "\n"
-    (options.out / "table.md").write_text(lines, encoding="utf-8")
-    print(lines)
+    markdown = make_table(options.seeds, options.out)
+    (options.out / "table.md").write_text(markdown, encoding="utf-8")
+    print(markdown)
 
 
 if __name__ == "__main__":

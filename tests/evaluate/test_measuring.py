@@ -107,7 +107,9 @@ def test_a_folder_is_for_results_of_one_kind(tmp_path):
     settings = {"folds": 3, "set": ["a=1"], "beside": None}
     for _ in range(2):
         measuring.keep_settings(tmp_path / "new", "try", settings)
-    with pytest.raises(UsageError, match=r"another try \(folds 3 and not 5\); choose another --out"):
+    with pytest.raises(
+        UsageError, match=r"another try \(folds 3 and not 5\); choose another --out"
+    ):
         measuring.keep_settings(tmp_path / "new", "try", settings | {"folds": 5})
     (tmp_path / "old" / "report").mkdir(parents=True)
     with pytest.raises(UsageError, match=r"without settings\.json"):
