@@ -217,7 +217,7 @@ def main() -> None:
     chosen = [v for v in VARIANTS if not options.only or v.name in options.only]
     if (
         any("faces" in s for v in chosen for s in v.settings)
-        # Written last: an interrupted build lacks it, and is gone on with.
+        # An interrupted build lacks it, and is gone on with.
         and not (options.out / "faces" / "index.parquet").exists()
     ):
         recipe = ("--recipe", "configs/clip_gru.toml")
