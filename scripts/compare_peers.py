@@ -102,7 +102,7 @@ def score_peers(
     LRNet has no single crops, and is not kept: it takes no time.
     """
     faces = digest_of([detector.recipe.to_dict(), dataclasses.asdict(detector.bundle.decision)])
-    names = {peer: f"{peer} on faces {faces}" for peer in peers.networks}
+    names = {peer: f"{peer} {peers.digests[peer]} on faces {faces}" for peer in peers.networks}
     folder = folder_of(options, name_model(detector))
     paths = {peer: folder / f"{slug(name)}.csv" for peer, name in names.items()}
     expected = [*source.rows, *stills]

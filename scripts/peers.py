@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import io
 import math
@@ -45,6 +46,8 @@ class Peers:
 
     networks: dict[str, Network] = field(default_factory=dict)
     """Those that judge crops, by name."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """Of these the first digits of the SHA-256 of their weights, by name."""
     lrnet: LRNet | None = None
     """Judges landmarks."""
     reasons: dict[str, str] = field(default_factory=dict)
@@ -62,6 +65,7 @@ def load_peers(folder: Path, landmarks: Path) -> Peers:
         DataError: a file holds other weights than it should.
     """
     networks: dict[str, Network] = {}
+    digests: dict[str, str] = {}
     reasons: dict[str, str] = {}
     lrnet = None
     wanted = {name: [folder / file] for name, file in MESONETS.items()}
@@ -77,13 +81,14 @@ def load_peers(folder: Path, landmarks: Path) -> Peers:
                 reasons[name] = f"Its weights are not at {absent[0].relative_to(folder.parent)}."
             elif name != LRNET:
                 networks[name] = load_mesonet(name, files[0])
+                digests[name] = hashlib.sha256(files[0].read_bytes()).hexdigest()[:12]
             elif not landmarks.is_dir():
                 reasons[name] = NO_LANDMARKS
             else:
                 lrnet = load_lrnet(files)
         except (ValueError, OSError) as error:
             raise DataError(f"{name}: its weights cannot be read ({error})") from error
-    return Peers(networks, lrnet, reasons)
+    return Peers(networks, digests, lrnet, reasons)
 
 
 NO_LANDMARKS: Final = (

@@ -18,6 +18,7 @@ import mesonet
 import peers
 from tellframe.data.cut import Outcome
 from tellframe.data.manifest import Video
+from tellframe.detector import load
 from tellframe.errors import DataError, MediaError
 from tellframe.evaluate.rows import Row
 from tellframe.evaluate.sources import Videos
@@ -141,6 +142,32 @@ def test_an_unreadable_video_is_a_row_without_a_score():
     scored = peers.score_videos(source, SimpleNamespace(extract=extract), {"Meso4": len})
     (row,) = scored["Meso4"]
     assert (row.outcome, row.probability) == (Outcome.UNREADABLE, None)
+
+
+def test_scores_of_other_weights_are_made_again(tmp_path, monkeypatch):
+    asked = []
+
+    def score_videos(source, detector, networks):
+        asked.extend(networks)
+        return {name: [row.judged(peers.judged(0.7)) for row in source.rows] for name in networks}
+
+    monkeypatch.setattr(compare_peers, "score_videos", score_videos)
+    source = Videos((make_row("a.mp4"),), (Video("a.mp4", "a.mp4"),))
+    options = SimpleNamespace(out=tmp_path, limit=None, stills=tmp_path / "none.zip")
+    for digest in ("0123456789ab", "0123456789ab", "ba9876543210"):
+        found = peers.Peers({"Meso4": len}, {"Meso4": digest})
+        scored = compare_peers.score_peers(source, [], load(keep_evidence=False), found, options)
+        assert len(scored["Meso4"]) == 1
+    assert asked == ["Meso4", "Meso4"]
+
+
+def test_weights_are_told_apart_by_their_digest(tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "load_mesonet", lambda *_: len)
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda _: True)
+    path = tmp_path / peers.MESONETS["Meso4"]
+    path.parent.mkdir()
+    path.write_bytes(b"abc")
+    assert peers.load_peers(tmp_path, tmp_path).digests == {"Meso4": "ba7816bf8f01"}
 
 
 def test_lrnet_averages_branches_and_whole_blocks():
