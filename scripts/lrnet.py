@@ -13,6 +13,7 @@ wrote, a text file a video with a line a frame.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -51,6 +52,9 @@ class Branch:
             "dense.1.fn.net.0.weight": (2 * UNITS, 2 * UNITS),
             "dense.1.fn.net.3.weight": (2 * UNITS, 2 * UNITS),
             "dense.3.weight": (2, 2 * UNITS),
+            "dense.1.fn.net.0.bias": (2 * UNITS,),
+            "dense.1.fn.net.3.bias": (2 * UNITS,),
+            "dense.3.bias": (2,),
         }
         found = {name: tuple(weights[name].shape) for name in expected if name in weights}
         if found != expected:
@@ -119,10 +123,23 @@ def load_lrnet(files: Sequence[Path]) -> LRNet:
         ValueError: a file holds other weights.
         OSError: it cannot be read.
     """
+    places, movements = (Branch(_load_weights(file)) for file in files)
+    return LRNet(places, movements)
+
+
+def _load_weights(file: Path) -> dict[str, Tensor]:
     import torch
 
-    places, movements = (torch.load(f, map_location="cpu", weights_only=True) for f in files)
-    return LRNet(Branch(places), Branch(movements))
+    content = io.BytesIO(file.read_bytes())
+    try:
+        weights = torch.load(content, map_location="cpu", weights_only=True)
+    # torch has no error of its own for what is no file of weights: which one comes depends on
+    # where it stumbles. Its messages say at length how to load what is not safe to load.
+    except Exception as error:
+        raise ValueError(f"{file}: holds no weights ({type(error).__name__})") from error
+    if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
+        raise ValueError(f"{file}: holds something else than weights by name")
+    return weights
 
 
 def read_landmarks(path: Path) -> NDArray[np.float32]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -183,10 +185,40 @@ def test_lrnet_averages_branches_and_whole_blocks():
     assert lrnet.LRNet(sure, sure)(landmarks) > 0.9
 
 
-@pytest.mark.parametrize("name", ["hidden_state", "gru.weight_hh_l0", "dense.3.weight"])
+@pytest.mark.parametrize(
+    "name", ["hidden_state", "gru.weight_hh_l0", "dense.3.weight", "dense.3.bias"]
+)
 def test_lrnet_refuses_other_weights(name):
     with pytest.raises(ValueError, match="LRNet"):
         lrnet.Branch({**make_lrnet_weights(), name: torch.zeros(3, 3)})
+
+
+@pytest.mark.parametrize("part", ["dense.1.fn.net.0", "dense.1.fn.net.3", "dense.3"])
+def test_lrnet_refuses_weights_that_lack_a_bias(part):
+    weights = make_lrnet_weights()
+    del weights[f"{part}.bias"]
+    with pytest.raises(ValueError, match="LRNet"):
+        lrnet.Branch(weights)
+
+
+def save(value: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"garbage", b"PK\x03\x04 no zip", pickle.dumps(Path("x")),
+     save(make_lrnet_weights())[:5000], save(3), save([torch.zeros(1)]), save({"hidden_state": 3})],
+)  # fmt: skip
+def test_what_holds_no_weights_is_refused(content, tmp_path):
+    folder = tmp_path / "peers" / "lrnet"
+    folder.mkdir(parents=True)
+    torch.save(make_lrnet_weights(), folder / lrnet.WEIGHTS[0])
+    (folder / lrnet.WEIGHTS[1]).write_bytes(content)
+    with pytest.raises(DataError, match=r"LRNet: its weights cannot be read \(.*g2\.pth"):
+        peers.load_peers(tmp_path / "peers", tmp_path)
 
 
 def test_peers_without_weights_or_input_are_named_with_the_reason(tmp_path):
