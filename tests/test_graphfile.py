@@ -13,12 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tellframe import graphfile
-from tellframe.bundle import SHIPPED
+from tellframe.bundle import SHIPPED, load_bundle
 from tellframe.errors import BundleError, OutOfMemoryError
 from tellframe.graphfile import read_graph, require_self_contained
 from tellframe.runtime import Session
 
 GRAPH = SHIPPED / "frame_lite0" / "model.onnx"
+SIZE = load_bundle("frame_lite0").recipe.crop_size
+CROPS = np.zeros((1, SIZE, SIZE, 3), np.uint8)
 
 
 def varint(number: int) -> bytes:
@@ -190,7 +192,7 @@ def test_the_fields_are_those_of_onnx():
 
 
 def test_the_shipped_graph_still_runs():
-    found = Session(GRAPH, 1).run({"crops": np.zeros((1, 224, 224, 3), np.uint8)})
+    found = Session(GRAPH, 1).run({"crops": CROPS})
     assert found["logit"].shape == (1,)
 
 
@@ -201,4 +203,4 @@ def test_a_graph_that_memory_does_not_suffice_for_says_so(monkeypatch):
     session = Session(GRAPH, 1)
     monkeypatch.setattr(session, "_session", SimpleNamespace(run=run))
     with pytest.raises(OutOfMemoryError, match=r"memory does not suffice to run model\.onnx"):
-        session.run({"crops": np.zeros((1, 224, 224, 3), np.uint8)})
+        session.run({"crops": CROPS})

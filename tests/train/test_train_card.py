@@ -32,7 +32,7 @@ def test_the_card_holds_what_the_bundle_knows(bundle):
     training = section(card, "How it was trained")
     assert f"- steps: {bundle.training['steps']}\n" in training
     assert f"- seed: {config['optim']['seed']}\n" in training
-    assert '"weight_decay": 0.02' in training
+    assert f'"weight_decay": {config["optim"]["weight_decay"]}' in training
     assert "It is no proof" in section(card, "What it is for, and what not")
     assert f"FAKE from {bundle.decision.fake_from:g}" in section(card, "Known limits")
     assert bundle.licence in section(card, "Licence")
