@@ -193,6 +193,10 @@ def main() -> None:
     for video in options.videos:
         if not video.is_file():
             parser.error(f"{video}: no such file")
+    # Answers are told apart by file name.
+    names = [video.name for video in options.videos]
+    if twice := {name for name in names if names.count(name) > 1}:
+        parser.error(f"give each file name once: {', '.join(sorted(twice))}")
     needs_peers = {"student", "winner"} & set(options.only)
     if needs_peers and not options.peers_python.is_file():
         parser.error(f"{options.peers_python}: not there; run {HERE / 'install.sh'} first")
