@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from measuring import table
 from tellframe.bench.plot import name_video, save
 from tellframe.report.drawing import load_matplotlib
 
@@ -57,10 +58,14 @@ def load_results(paths: Iterable[Path]) -> list[Result]:
 
     Raises:
         ValueError: a file holds something else.
+        OSError: it cannot be read.
     """
     results: list[Result] = []
     for path in paths:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: is no JSON ({error})") from error
         found = content if isinstance(content, list) else [content]
         if not all(isinstance(one, dict) and "kind" in one for one in found):
             raise ValueError(f"{path}: not what `tellframe bench` prints")
@@ -140,12 +145,6 @@ def _draw_panel(axes: Any, panel: Panel, chosen: Sequence[Result]) -> None:
     axes.set_ylabel("seconds")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def of_kind(results: Sequence[Result], kind: str) -> list[Result]:
@@ -243,13 +242,17 @@ def table_peers(results: Sequence[Result], folder: bool = False) -> str:
         names = list(dict.fromkeys(name for row in one["videos"].values() for name in row))
         rows = []
         for video, row in one["videos"].items():
-            cells = [f"{row[n]['median']:.2f} s ({row[n]['to_tellframe']:.2f})" for n in names]
-            rows.append((video, *cells))
+            rows.append((video, *(_beside_tellframe(row[n]) for n in names)))
         peaks = [max(row[n]["peak_rss_mb"] for row in one["videos"].values()) for n in names]
         rows.append(("peak memory", *(f"{peak:.0f} MB" for peak in peaks)))
         copies = f", {one['copies']} copies of each video" if folder else ""
         text = table(("video", *names), rows) + f"\nMedians of {one['rounds']} rounds{copies}.\n"
     return text
+
+
+def _beside_tellframe(timing: Result) -> str:
+    ratio = timing.get("to_tellframe")  # nothing where tellframe did not take part
+    return f"{timing['median']:.2f} s" + (f" ({ratio:.2f})" if ratio is not None else "")
 
 
 def describe_machine(results: Sequence[Result]) -> str:
@@ -293,8 +296,11 @@ def main() -> None:
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
     parser.add_argument("--doc", type=Path, default=ROOT / "docs" / "performance.md")
     options = parser.parse_args()
-    results = load_results(options.results)
-    text = options.doc.read_text(encoding="utf-8")
+    try:
+        results = load_results(options.results)
+        text = options.doc.read_text(encoding="utf-8")
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     for name, make in BLOCKS.items():
         if content := make(results):
             text = fill(text, name, content)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("matplotlib")
+pytest.importorskip("sklearn", reason="needs the extra: pip install 'tellframe[data]'")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "scripts"))
 
@@ -82,6 +83,22 @@ def test_the_page_is_filled_again_and_again(tmp_path, monkeypatch):
     drawn = doc.with_suffix(".svg").read_bytes()
     page.main()
     assert (doc.read_text(), doc.with_suffix(".svg").read_bytes()) == (text, drawn)
+
+
+def test_peers_can_be_timed_without_tellframe():
+    peer = {"median": 3.0, "peak_rss_mb": 900.0}
+    result = {"kind": "peers", "rounds": 3, "videos": {"a|b.mp4": {"student": peer}}}
+    assert "| a/b.mp4 | 3.00 s |\n" in page.table_peers([result])
+
+
+@pytest.mark.parametrize("content", [None, "no JSON", "[1]"])
+def test_what_cannot_be_read_is_a_sentence(content, tmp_path, monkeypatch, capsys):
+    if content is not None:
+        (tmp_path / "x.json").write_text(content)
+    monkeypatch.setattr(sys, "argv", ["plot", str(tmp_path / "x.json")])
+    with pytest.raises(SystemExit, match="2"):
+        page.main()
+    assert "x.json" in capsys.readouterr().err
 
 
 def test_what_is_no_timing_is_refused(tmp_path):
