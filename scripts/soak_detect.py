@@ -40,6 +40,10 @@ def main() -> int:
     options = parser.parse_args()
     if options.files < FIFTH * EVERY:
         parser.error(f"--files: at least {FIFTH * EVERY}, or nothing can be compared")
+    if options.workers < 1:
+        parser.error("--workers: at least 1")
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         rows = list(soak(options.files, options.workers, Path(folder)))
     fault = find_growth(rows)
@@ -87,9 +91,8 @@ def make_files(folder: Path) -> list[Path]:
 
 def children() -> list[int]:
     """Return the ids of the child processes, dead ones that nobody waited for included."""
-    found = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    threads = Path("/proc/self/task").iterdir()
-    for thread in threads:
+    found: list[str] = []
+    for thread in Path("/proc/self/task").iterdir():
         found += (thread / "children").read_text().split()
     return sorted({int(child) for child in found})
 
