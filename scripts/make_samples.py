@@ -569,6 +569,9 @@ def main() -> None:
     parser.add_argument("clips", nargs="*", help=f"any of {', '.join(CLIPS)}; default: all")
     parser.add_argument("--out", type=Path, default=Path("samples"), help="default: samples")
     arguments = parser.parse_args()
+    # Not argparse's choices: with them it refuses an empty list.
+    if unknown := [name for name in arguments.clips if name not in CLIPS]:
+        parser.error(f"{unknown[0]}: no such clip; give any of {', '.join(CLIPS)}")
     for name in arguments.clips or CLIPS:
         CLIPS[name](arguments.out)
 

