@@ -220,6 +220,8 @@ def main() -> None:
     parser.add_argument("wheel", type=Path, help="facenet_pytorch-2.6.0-py3-none-any.whl")
     parser.add_argument("--folder", type=Path, default=WEIGHTS, help="where the graphs go")
     options = parser.parse_args()
+    if not options.wheel.is_file():
+        parser.error(f"{options.wheel}: no such file")
     options.folder.mkdir(parents=True, exist_ok=True)
     with open_wheel(options.wheel) as wheel:
         paths = [export(name, load_network(name, wheel), options.folder) for name in NETWORKS]
