@@ -79,6 +79,7 @@ def make_all(source: Videos, folder: Path, condition: Condition, workers: int) -
             make_video(video.location, target, condition)
         except MediaError as error:
             say(f"{condition.name}: {error}")
+            target.unlink(missing_ok=True)  # or what was made until then would be judged
 
     with ThreadPoolExecutor(workers) as pool:
         made = pool.map(make, source.rows, source.videos)

@@ -28,7 +28,7 @@ from measure_robustness import (
 )
 from tellframe.data.manifest import Video
 from tellframe.detector import load
-from tellframe.errors import DataError, UsageError
+from tellframe.errors import DataError, MediaError, UsageError
 from tellframe.evaluate.sources import Videos, open_source
 from tellframe.video import list_frames, read_frames
 
@@ -129,6 +129,18 @@ def test_a_video_that_cannot_be_made_is_missing(tmp_path, row, capsys):
     assert not Path(made.videos[0].location).exists()
     assert [r.path for r in made.rows] == ["a.mp4"]
     assert "broken.mp4" in capsys.readouterr().err
+
+
+def test_a_video_that_is_half_made_is_not_judged(tmp_path, row, monkeypatch):
+    def make(source, target, condition):
+        target.parent.mkdir()
+        target.write_bytes(b"the first half")
+        raise MediaError(f"{source}: damaged")
+
+    monkeypatch.setattr(measure_robustness, "make_video", make)
+    source = Videos((row(True, None, path="a.mp4"),), (Video("a.mp4", "a.mp4"),))
+    made = make_all(source, tmp_path / "new", CONDITIONS[0], 1)
+    assert not Path(made.videos[0].location).exists()
 
 
 def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, row):
