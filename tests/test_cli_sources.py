@@ -242,6 +242,19 @@ def test_lines_are_appended_and_resumed(folder, tmp_path, capsys):
         assert len(table.read_text().splitlines()) == 4
 
 
+def test_lines_that_do_not_tell_the_calibration_are_resumed(folder, tmp_path):
+    target = tmp_path / "o.jsonl"
+    command = ["detect", str(folder), "--jsonl", str(target), *FAST]
+    assert run(command) == 0
+    rows = rows_of(target)
+    for row in rows:
+        assert row["model"].pop("calibrated_on")
+    older = "".join(f"{json.dumps(row)}\n" for row in rows)
+    target.write_text(older)
+    assert run([*command, "--resume"]) == 0
+    assert target.read_text() == older
+
+
 def test_what_failed_before_counts_in_the_exit_status(folder, tmp_path):
     (folder / "d.mp4").write_text("no video")
     command = ["detect", str(folder), "--jsonl", str(tmp_path / "o.jsonl"), "--quiet", *FAST]

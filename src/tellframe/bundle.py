@@ -23,6 +23,7 @@ from tellframe.errors import BundleError, ConfigError
 from tellframe.graphfile import MAX_GRAPH_BYTES
 from tellframe.recipe import Recipe
 from tellframe.scoring import Calibration, Decision
+from tellframe.types import ModelInfo
 
 FORMAT: Final = 2
 """Version of bundle.json that this code writes."""
@@ -70,6 +71,17 @@ class Bundle:
     licence: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     """How the model was trained: configuration, steps, seed, data."""
+
+    def info(self, recipe: Recipe) -> ModelInfo:
+        """Return what a verdict says of this model, applied with `recipe`."""
+        return ModelInfo(
+            self.name,
+            self.version,
+            self.sha256,
+            recipe.digest,
+            {name: mine for name, (mine, _) in recipe.differences(self.recipe).items()},
+            self.calibration.fitted_on,
+        )
 
 
 def shipped_bundles() -> list[str]:

@@ -24,7 +24,7 @@ from tellframe.network import Network
 from tellframe.recipe import Recipe
 from tellframe.runtime import usable_cores
 from tellframe.scoring import judge_person, judge_video
-from tellframe.types import Clip, FaceVerdict, Label, ModelInfo, Reason, Sandbox, Verdict
+from tellframe.types import Clip, FaceVerdict, Label, Reason, Sandbox, Verdict
 
 Timed = tuple[Extraction | MediaError, float]
 """What was found in a video, or why it cannot be read; and the seconds of wall time it took."""
@@ -75,10 +75,7 @@ class Detector:
             )
             weakref.finalize(self, self._apart.close)
         self._network = Network(bundle, threads)
-        overrides = {k: mine for k, (mine, _) in recipe.differences(bundle.recipe).items()}
-        self.model_info = ModelInfo(
-            bundle.name, bundle.version, bundle.sha256, recipe.digest, overrides
-        )
+        self.model_info = bundle.info(recipe)
 
     @property
     def face_detector(self) -> FaceDetector:

@@ -228,6 +228,9 @@ class ModelInfo:
     """Digest of the recipe that was applied, overrides included."""
     recipe_overrides: dict[str, object] = field(default_factory=dict)
     """Recipe fields that differ from those the model was trained and calibrated with."""
+    calibrated_on: str = ""
+    """Data on which its probabilities were calibrated, in plain words: "nothing" where they were
+    not, empty where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

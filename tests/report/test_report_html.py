@@ -14,6 +14,7 @@ from PIL import Image
 from tellframe.report import write_html
 from tellframe.report.pictures import SCALE_FLOOR, choose_moments, heat_scale, hottest_place
 from tellframe.report.svg import MAX_MARKS, thin, ticks
+from tellframe.scoring import Calibration
 from tellframe.types import Evidence, Label, Moment, Reason, Sandbox, Verdict
 
 VOID = {"meta", "img", "br"}
@@ -142,6 +143,17 @@ def test_changed_recipe_is_not_called_calibrated(tmp_path, verdict):
     model = dataclasses.replace(verdict.model, recipe_overrides={})
     page = render(tmp_path, dataclasses.replace(verdict, model=model))
     assert "Calibrated: of 100 videos that score like this one, about 97" in page.words
+
+
+def test_a_model_that_was_never_calibrated_is_not_called_calibrated(tmp_path, verdict):
+    model = dataclasses.replace(
+        verdict.model, recipe_overrides={}, calibrated_on=Calibration().fitted_on
+    )
+    words = render(tmp_path, dataclasses.replace(verdict, model=model)).words
+    assert "Not calibrated: this number is a score" in words
+    assert "tellframe calibrate" in words
+    assert "of 100 videos" not in words
+    assert "as trained and calibrated" not in words
 
 
 def test_unreadable_file(tmp_path, unreadable):

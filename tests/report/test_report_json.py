@@ -101,6 +101,7 @@ verdicts = st.builds(
         sha256=texts,
         recipe_digest=texts,
         recipe_overrides=overrides,
+        calibrated_on=texts,
     ),
     error=st.none() | texts,
     counters=st.dictionaries(texts, counts, max_size=3),
@@ -200,6 +201,8 @@ def test_rows_of_older_versions_are_read(verdict):
     row = verdict_to_dict(verdict)
     for name in ("num_declared", "num_packets", "num_asked", "num_decoded", "decode_errors"):
         del row["media"][name]
+    del row["model"]["calibrated_on"]
+    assert verdict_from_dict(row).model.calibrated_on == ""
     media = verdict_from_dict(row).media
     assert (media.num_declared, media.num_asked, media.decode_errors) == (None, 0, 0)
 

@@ -239,8 +239,10 @@ def _check_model(name: str, earlier: list[Verdict], detector: Detector) -> None:
     Raises:
         UsageError: one did.
     """
+    info = detector.model_info
+    older = dataclasses.replace(info, calibrated_on="")  # rows of earlier versions do not tell
     for verdict in earlier:
-        if verdict.model != detector.model_info:
+        if verdict.model not in (info, older):
             raise UsageError(
                 f"{name}: was begun with another model, or other settings of it (see "
                 f"{verdict.video}); give the same, or another file"

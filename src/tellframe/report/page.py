@@ -10,6 +10,7 @@ from tellframe.report import words
 from tellframe.report.people import person_section
 from tellframe.report.svg import icon, scale
 from tellframe.report.words import clock, escaped, percent
+from tellframe.scoring import Calibration
 from tellframe.types import FaceVerdict, Label, Media, ModelInfo, Verdict
 
 _MANY_PEOPLE: Final = 6
@@ -20,6 +21,12 @@ _SMALL_SIDE: Final = 128
 _NOT_CALIBRATED: Final = (
     "Not calibrated: the recipe was changed for this run. A higher number still speaks more for a "
     "fake, but it is no longer the share of fakes among such videos."
+)
+
+_NEVER_CALIBRATED: Final = (
+    "Not calibrated: this number is a score, and not the share of fakes among such videos. A "
+    "higher one speaks more for a fake. To turn it into a probability, calibrate the model on "
+    "videos whose truth is known: tellframe calibrate."
 )
 
 
@@ -81,6 +88,8 @@ def meaning(verdict: Verdict) -> str:
     """Return in plain words what the probability says; "" where there is none."""
     if verdict.probability is None:
         return ""
+    if verdict.model is not None and _is_never_calibrated(verdict.model):
+        return _NEVER_CALIBRATED
     if verdict.model is not None and verdict.model.recipe_overrides:
         return _NOT_CALIBRATED
     count = round(100 * verdict.probability)
@@ -93,6 +102,10 @@ def meaning(verdict: Verdict) -> str:
         f"Calibrated: of 100 videos that score like this one, {share} would show a fake face, as "
         "long as they are like the videos on which the detector was calibrated."
     )
+
+
+def _is_never_calibrated(model: ModelInfo) -> bool:
+    return model.calibrated_on == Calibration().fitted_on
 
 
 def lead(verdict: Verdict) -> str:
@@ -223,7 +236,8 @@ def _model_card(model: ModelInfo, level: int) -> str:
         ("Recipe digest", f"<code>{escaped(model.recipe_digest)}</code>"),
     ]
     if not model.recipe_overrides:
-        return _fact_card("Model", [*facts, ("Recipe", "as trained and calibrated")], level)
+        trained = "as trained" if _is_never_calibrated(model) else "as trained and calibrated"
+        return _fact_card("Model", [*facts, ("Recipe", trained)], level)
     changed = "<br>".join(
         f"<code>{escaped(name)} = {escaped(json.dumps(value, default=str))}</code>"
         for name, value in model.recipe_overrides.items()

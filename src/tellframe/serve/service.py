@@ -29,7 +29,7 @@ from tellframe.serve.slot import Cancelled
 from tellframe.serve.store import Store, new_id
 from tellframe.serve.views import JobView, ResultView, view_job, view_result
 from tellframe.serve.worker import Finding, analyse, prepare
-from tellframe.types import ModelInfo, Verdict
+from tellframe.types import Verdict
 from tellframe.weblink import check_link, show_link
 from tellframe.worker import Progress, Task
 
@@ -273,10 +273,6 @@ class Service:
     def _make_verdict(self, found: Finding, seconds: float) -> Verdict:
         """Apply the rule to what a worker found."""
         label, probability, reasons = judge_video(found.people, partial=found.media.partial)
-        overrides = {
-            k: mine for k, (mine, _) in self.recipe.differences(self.bundle.recipe).items()
-        }
-        model = self.bundle
         return Verdict(
             video="",
             label=label,
@@ -284,7 +280,7 @@ class Service:
             reasons=reasons,
             people=found.people,
             media=found.media,
-            model=ModelInfo(model.name, model.version, model.sha256, self.recipe.digest, overrides),
+            model=self.bundle.info(self.recipe),
             counters=found.counters,
             sandbox=self.pool.sandbox,
             seconds=seconds,
