@@ -52,6 +52,7 @@ def write_video(
     pixel_format: str = "yuv420p",
     gop: int = 8,
     b_frames: int = 0,
+    aspect: Fraction = Fraction(1),
     options: Mapping[str, str] | None = None,
     container_options: Mapping[str, str] | None = None,
     draw: Callable[[int, int, int], Picture] = draw_number,
@@ -68,6 +69,7 @@ def write_video(
         pixel_format: as FFmpeg calls it.
         gop: pictures from one keyframe to the next.
         b_frames: how many may follow each other.
+        aspect: width by height of a pixel.
         options: for the encoder.
         container_options: for the muxer.
         draw: called with number, width and height; returns RGB of shape (height, width, 3).
@@ -77,6 +79,7 @@ def write_video(
         stream.width, stream.height = size
         stream.pix_fmt = pixel_format
         context = stream.codec_context
+        context.sample_aspect_ratio = aspect
         context.thread_count, context.gop_size, context.max_b_frames = 1, gop, b_frames
         unit = Fraction(1, rate) if seconds is None else Fraction(1, 1000)
         stream.time_base = context.time_base = unit

@@ -13,6 +13,7 @@ import threading
 import tracemalloc
 import types
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -20,9 +21,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tellframe import video
 from tellframe.errors import DecodeError, LimitError, MediaNotFoundError, NoVideoError
+from tellframe.limits import FILE_LIMITS
 from tellframe.listing import _unit_types, open_stream
 from tellframe.video import (
     SAMPLERS,
@@ -419,6 +422,31 @@ def test_pictures_stand_upright(turns, make_video, number_picture, read_number, 
         red, green, blue = frame.image[4, 4]
         assert red > 150
         assert max(green, blue) < 100
+
+
+@pytest.mark.parametrize(
+    ("aspect", "shown"),
+    [
+        (Fraction(64, 45), (137, 64)),
+        (Fraction(8, 9), (96, 72)),
+        (Fraction(100, 99), (96, 64)),  # hardly seen
+        (Fraction(1, 100), (96, 64)),  # senseless
+    ],
+)
+def test_pixels_are_square(aspect, shown, make_video, read_number, tmp_path):
+    path = make_video(tmp_path / "a.mp4", 3, aspect=aspect, options={"crf": "10"})
+    listing = list_frames(path)
+    assert (listing.media.width, listing.media.height) == shown
+    (frame,) = read_frames(path, listing, [2])
+    assert frame.image.shape == (*reversed(shown), 3)
+    assert read_number(np.asarray(Image.fromarray(frame.image).resize((96, 64)))) == 2
+
+
+def test_the_limit_is_of_pictures_as_they_are_shown(make_video, tmp_path):
+    path = make_video(tmp_path / "a.mp4", 1, aspect=Fraction(64, 45))
+    limits = dataclasses.replace(FILE_LIMITS, pixels=96 * 64)
+    with pytest.raises(LimitError, match="137 x 64 pixels, more than the limit of 6144"):
+        list_frames(path, limits)
 
 
 @pytest.mark.parametrize("matrix", [(0,) * 9, (2**31 - 1,) * 9, (46341, 46341, 0, -46341, 46341)])

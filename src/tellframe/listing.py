@@ -45,6 +45,12 @@ LENGTH_AT: Final = 4
 
 Source = str | Path | VideoFile
 """A video: the path of a local file, or the open file."""
+NEARLY_SQUARE: Final = 0.02
+"""Pixels whose sides differ by no larger share are taken for square: nobody sees it, and no picture
+needs to be scaled."""
+MAX_ASPECT: Final = 4.0
+"""Pixels that are longer than this many times their width are taken for square: a mistake, or meant
+to make pictures huge. Those of DVDs and broadcasts lie between 0.9 and 1.5."""
 DAMAGE: Final = (av.error.FFmpegError, OSError, ValueError)
 """What PyAV raises for damaged streams: errors of every family."""
 
@@ -128,15 +134,15 @@ def _list_opened(path: VideoFile, limits: FileLimits) -> Listing:
                 f"{path}: lasts {duration:.0f} s, more than the limit of {limits.seconds:g}; split "
                 "it, or see --max-seconds"
             )
-        codec = stream.codec_context
+        codec, (across, down) = stream.codec_context, square_pixels(stream)
         media = Media(
             path=str(path),
             bytes=size,
             sha256=sha256,
             container=container.format.name,
             codec=codec.codec.canonical_name,
-            width=codec.width,
-            height=codec.height,
+            width=round(codec.width * across),
+            height=round(codec.height * down),
             rotation=0,
             duration=duration,
             num_frames=len(times),
@@ -189,16 +195,29 @@ def open_stream(path: VideoFile, limits: FileLimits = FILE_LIMITS) -> Iterator[t
         codec: Any = stream.codec_context
         if codec is None:
             raise DecodeError(f"{path}: its video codec is unknown; convert it to H.264 in MP4")
-        if codec.width * codec.height > limits.pixels:
+        across, down = square_pixels(stream)
+        width, height = round(codec.width * across), round(codec.height * down)
+        if width * height > limits.pixels:
             raise LimitError(
-                f"{path}: pictures of {codec.width} x {codec.height} pixels, more than the limit "
-                f"of {limits.pixels}; scale the video down, or see --max-pixels"
+                f"{path}: pictures of {width} x {height} pixels, more than the limit of "
+                f"{limits.pixels}; scale the video down, or see --max-pixels"
             )
         codec.skip_frame = "DEFAULT"
         codec.options = {"max_pixels": str(limits.pixels)}  # pictures may grow within a stream
         if codec.name == "h264":  # it would guess how far pictures are reordered and lose some
             codec.options["strict"] = "strict"
         yield container, stream
+
+
+def square_pixels(stream: Any) -> tuple[float, float]:
+    """Return the factors of width and height that make stored pixels square, neither below 1.
+
+    What the container says, and what of the codec is known before a picture is decoded.
+    """
+    aspect = float(stream.sample_aspect_ratio or 1)
+    if abs(aspect - 1) <= NEARLY_SQUARE or not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
+        return 1.0, 1.0
+    return max(aspect, 1.0), max(1 / aspect, 1.0)
 
 
 def _list_packets(

@@ -133,9 +133,9 @@ class Media:
     codec: str
     """Name of the video codec, as FFmpeg calls it."""
     width: int
-    """Stored width in pixels, before rotation."""
+    """Width in pixels before rotation; where stored ones are no squares, as it is shown."""
     height: int
-    """Stored height in pixels, before rotation."""
+    """Height in pixels before rotation, likewise."""
     rotation: int
     """Degrees anticlockwise by which the stored picture is turned to stand upright."""
     duration: float

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from tellframe.errors import DecodeError, LimitError
 from tellframe.limits import FILE_LIMITS, FileLimits
-from tellframe.listing import DAMAGE, Listing, Source, decode_packet, list_frames, open_stream
+from tellframe.listing import (
+    DAMAGE,
+    Listing,
+    Source,
+    decode_packet,
+    list_frames,
+    open_stream,
+    square_pixels,
+)
 from tellframe.runtime import usable_cores
 from tellframe.types import Frame
 from tellframe.videofile import open_video_file
@@ -114,7 +122,7 @@ def read_frames(
         limits: what the video may ask for; beyond `limits.decoded` pictures the rest is left.
 
     Yields:
-        Upright frames in order of time, at most one for each wanted position.
+        Upright frames of square pixels in order of time, at most one for each wanted position.
 
     Raises:
         DecodeError: not one picture could be decoded without damage.
@@ -127,12 +135,13 @@ def read_frames(
     with open_video_file(path) as file, open_stream(file, limits) as (container, stream):
         stream.thread_type = "AUTO"
         stream.thread_count = threads or _choose_threads(stream.codec_context)
+        stretch = square_pixels(stream)
         pictures = _decode(container, stream, listing, positions)
         pictures = itertools.islice(pictures, limits.decoded)
         for position, picture in _pick(pictures, listing, positions):
             turns = round(picture.rotation / 90) % 4
             try:
-                stored = picture.to_ndarray(format="rgb24")
+                stored = _to_rgb(picture, *stretch)
             except DAMAGE:
                 tally.errors += 1
                 continue
@@ -146,6 +155,14 @@ def read_frames(
             f"{path}: no picture could be decoded; is the file damaged or encrypted, or are its "
             f"pictures larger than {limits.pixels} pixels?"
         )
+
+
+def _to_rgb(picture: Any, across: float, down: float) -> NDArray[np.uint8]:
+    """Return a stored picture, (H, W, 3), as wide and as high as it is shown."""
+    if across == down == 1:
+        return np.asarray(picture.to_ndarray(format="rgb24"))
+    size = {"width": round(picture.width * across), "height": round(picture.height * down)}
+    return np.asarray(picture.to_ndarray(format="rgb24", interpolation="BICUBIC", **size))
 
 
 def _choose_threads(codec: Any) -> int:
