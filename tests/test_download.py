@@ -26,6 +26,11 @@ class Handler(BaseHTTPRequestHandler):
             self.server.release.wait(10)
             return
         self.send_response(200)
+        if self.path == "/chunked":  # a chunk that ends too early
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"400\r\n" + BODY[:100])
+            return
         if self.path != "/undeclared":
             self.send_header("Content-Length", str(len(BODY)))
         self.end_headers()
@@ -83,6 +88,7 @@ def test_an_altered_copy_is_replaced(server):
         ("/good", SHA256, {"max_bytes": 100}, "larger than the limit of 100 bytes"),
         ("/undeclared", None, {"max_bytes": 100}, "larger than the limit of 100 bytes"),
         ("/broken", None, {}, "broke after 100 of 7000 bytes"),
+        ("/chunked", None, {}, "IncompleteRead"),
         ("/silent", SHA256, {"timeout": 0.2}, "timed out"),
         ("/good", SHA256, {"deadline": -1.0}, "takes too long"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import tempfile
 import time
@@ -60,7 +61,7 @@ def fetch(
             raise _RefusedError("only http and https addresses are fetched")
         target.parent.mkdir(parents=True, exist_ok=True)
         _fetch_into(target, url, sha256, max_bytes, timeout, time.monotonic() + deadline)
-    except (OSError, ValueError, _RefusedError) as error:
+    except (OSError, ValueError, http.client.HTTPException, _RefusedError) as error:
         digest = f" (sha256 {sha256})" if sha256 else ""
         raise DownloadError(
             f"{url}: cannot be fetched: {error}. Without a connection, fetch the file{digest} "
