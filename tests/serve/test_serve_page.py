@@ -241,6 +241,78 @@ def test_dark_mode_and_phone_width(server, open_page, samples, name, options):
     assert violations(page) == []
 
 
+def refuse(route):
+    """Answer a request as a server whose disk is busy."""
+    problem = {"code": "storage_busy", "title": "The disk is busy", "detail": "Ask again."}
+    route.fulfill(status=503, body=json.dumps({**problem, "status": 503}))
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_a_verdict_stays_where_its_pictures_do_not_come(server, open_page, samples, clips, folded):
+    forget_all(server)
+    if folded:
+        server.wait(server.post(clips["two_people"], "two_people.mp4").json["id"])
+    page = open_page(server)
+    page.route("**/moments", refuse)
+    found = card(page, "two_people.mp4")
+    if folded:
+        found.get_by_role("button", name="Show", exact=True).click()
+    else:
+        drop(page, samples / "two_people.mp4")
+    expect(found).to_contain_text("could not be loaded: The disk is busy.")
+    expect(found.locator(".verdict .title")).to_have_text("Likely fake")
+    expect(found.locator(".facts")).to_have_count(1)
+    expect(found.get_by_role("alert")).to_have_count(0)
+    for words in ("Download Report", "Download JSON", "Delete"):
+        expect(found.get_by_role("button", name=words)).to_be_visible()
+    expect(found.get_by_role("button", name="Hide", exact=True)).to_have_count(int(folded))
+
+
+def test_a_result_that_cannot_be_shown_or_deleted_is_kept(server, open_page, clips):
+    forget_all(server)
+    job = server.wait(server.post(clips["real"], "real.mp4").json["id"])
+    page = open_page(server)
+    page.route(f"**{job['links']['self']}", refuse)
+    found = card(page, "real.mp4")
+    found.get_by_role("button", name="Show", exact=True).click()
+    expect(found.locator(".work").get_by_role("alert")).to_contain_text("The disk is busy")
+    remove = found.get_by_role("button", name="Remove")
+    remove.click()
+    expect(remove).to_have_text("Delete for good?")
+    remove.click()
+    expect(found.locator(".bar")).to_contain_text("Not deleted: The disk is busy. Ask again.")
+    expect(remove).to_have_text("Remove")
+
+    page.unroute(f"**{job['links']['self']}")
+    found.get_by_role("button", name="Hide", exact=True).click()
+    found.get_by_role("button", name="Show", exact=True).click()
+    expect(found.locator(".verdict .title")).to_have_text("No sign of a fake found")
+    page.route(f"**{job['links']['self']}", refuse)
+    for _ in range(2):
+        found.get_by_role("button", name="Delete").click()
+    expect(found.locator(".bar")).to_contain_text("Not deleted")
+    expect(found.locator(".verdict .title")).to_be_visible()
+    expect(found.get_by_role("button", name="Download Report")).to_be_visible()
+    assert len(server.get("/v1/jobs").json["jobs"]) == 1
+
+
+def test_a_job_that_cannot_be_cancelled_is_followed(run_server, open_page, samples):
+    server = run_server().wait_ready()
+    page = open_page(server)
+    pids = server.freeze_workers()
+    page.route("**/v1/jobs/*", refuse)
+    drop(page, samples / "real.mp4")
+    found = card(page, "real.mp4")
+    expect(found.locator(".step")).not_to_have_text(re.compile("Upl|Arr|Wait"))
+    found.get_by_role("button", name="Cancel").click()
+    expect(found.locator(".bar")).to_contain_text("Not deleted: The disk is busy.")
+    page.unroute("**/v1/jobs/*")
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    expect(found.locator(".verdict .title")).to_have_text("No sign of a fake found")
+    server.end()
+
+
 def test_the_model_card_can_be_read(server, open_page):
     page = open_page(server, viewport={"width": 390, "height": 800})
     page.get_by_text("What a verdict can and cannot say").click()

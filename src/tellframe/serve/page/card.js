@@ -28,13 +28,14 @@ export class Card {
     this.heading = el("h2", { tabindex: -1 }, this.name);
     this.facts = el("span", { class: "facts-line" });
     this.actions = el("div", { class: "actions" });
+    this.refusal = el("p", { class: "hint", role: "alert", hidden: true });
     this.side = el("div", { class: "work" });
     this.left = el("div", {}, this.player.node);
     this.inside = el("div", { class: "inside" }, el("div", { class: "sides" }, this.left, this.side));
     this.node = el(
       "article",
       { class: "video open", "aria-label": this.name },
-      el("header", { class: "bar" }, this.heading, this.facts, this.actions),
+      el("header", { class: "bar" }, this.heading, this.facts, this.actions, this.refusal),
       this.inside,
     );
     if (file) this.player.show(file);
@@ -104,8 +105,10 @@ export class Card {
       (job) => this.#show(job),
       (problem) => this.#work(problem.title, `${problem.detail} Trying again; nothing is lost.`, null),
     );
-    if (last === null) this.#fail(new api.Problem({ title: "Deleted", detail: "The server no longer has it." }));
-    else await this.finish();
+    if (last !== null) await this.finish();
+    else if (!this.removing) {
+      this.#fail(new api.Problem({ title: "Deleted", detail: "The server no longer has it." }));
+    }
   }
 
   #show(job) {
@@ -146,6 +149,7 @@ export class Card {
     this.#setActions(
       again ? el("button", { type: "button", onclick: () => this.upload() }, "Try again") : null,
       this.#removal("Remove"),
+      this.toggle, // shown again, it asks again
     );
   }
 
@@ -159,6 +163,7 @@ export class Card {
       announce(`${this.name}: ${job.problem.title}.`);
       return;
     }
+    this.left.hidden = false;
     this.node.classList.add(job.verdict.label);
     this.facts.replaceChildren(...summary(job));
     this.#setActions(
@@ -177,15 +182,26 @@ export class Card {
     this.side.replaceWith((this.side = verdictPanel(job)));
     const limits = this.service.models.find((model) => model.active);
     this.player.setPeople(job.verdict, limits);
-    const pictures = await loadPictures(job);
     this.inside.replaceChildren(
       this.inside.firstElementChild,
-      ...(pictures ? [gallery(job, pictures, seek)] : []),
+      ...(await this.#pictures(seek)),
       facts(job, limits.card),
     );
     const first = job.verdict.people.flatMap((person) => person.moments);
     if (first.length) seek(first.reduce((a, b) => (b.probability > a.probability ? b : a)).time);
     announce(`${this.name}: ${job.explanation.title}.`);
+  }
+
+  /** The gallery, or why it is missing: the verdict holds without it. */
+  async #pictures(seek) {
+    try {
+      const pictures = await loadPictures(this.job);
+      return pictures ? [gallery(this.job, pictures, seek)] : [];
+    } catch (error) {
+      const why = error.title ?? error;
+      const text = `The pictures of the moments could not be loaded: ${why}. Load the page again to see them.`;
+      return [el("p", { class: "hint" }, text)];
+    }
   }
 
   /** Fold the card to its first line; a click unfolds it, and loads the result. */
@@ -239,7 +255,7 @@ export class Card {
     return el("button", { type: "button", onclick: save, "aria-label": `Download ${words} of ${this.name}` }, words);
   }
 
-  /** A button that asks once more before something is lost. */
+  /** A button that asks once more before a result is lost. */
   #removal(words) {
     const button = el("button", { type: "button", class: "danger", "aria-label": `${words}: ${this.name}` }, words);
     const reset = () => {
@@ -248,7 +264,10 @@ export class Card {
     };
     button.addEventListener("blur", reset);
     button.addEventListener("click", () => {
-      if (words !== "Delete" || button.classList.contains("sure")) return this.remove();
+      if (this.job?.state !== "done" || button.classList.contains("sure")) {
+        reset();
+        return this.remove();
+      }
       button.classList.add("sure");
       button.textContent = "Delete for good?";
       announce("Press again to delete the result from the server.");
@@ -262,12 +281,19 @@ export class Card {
   }
 
   async remove() {
-    this.stop.abort();
+    this.removing = true;
+    this.refusal.hidden = true;
     try {
       if (this.job) await api.remove(this.job.id);
     } catch (error) {
-      if (error.status !== 404) return this.#fail(error);
+      if (error.status !== 404) {
+        this.removing = false;
+        this.refusal.textContent = `Not deleted: ${error.title}. ${error.detail}`;
+        this.refusal.hidden = false;
+        return null;
+      }
     }
+    this.stop.abort(); // only now: what could not be deleted is still followed
     this.player.close();
     this.node.remove();
     this.onremove(this);
