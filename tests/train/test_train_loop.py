@@ -22,6 +22,7 @@ from tellframe.train.checkpoint import (
     load_start,
     load_trained,
     read_checkpoint,
+    save_average,
     save_start,
 )
 from tellframe.train.config import HEADS, BatchConfig, OptimConfig
@@ -589,6 +590,19 @@ def test_a_stage_may_change_the_head(config, run, tmp_path):
     other = {"hidden": 9, "start": str(tmp_path / "clips")}
     with pytest.raises(ConfigError, match=r"its gru head has other sizes \(hidden 8, layers 2\)"):
         run(changed(config, model=other), tmp_path / "third")
+
+
+def test_the_mean_of_runs_is_of_one_network(config, run, tmp_path):
+    for number, seed in enumerate((0, 1)):
+        run(changed(config, optim={"seed": seed, "steps": 1}), tmp_path / f"{number}")
+    runs = [tmp_path / "0", tmp_path / "1"]
+    save_average(tmp_path / "mean", config, runs)
+    weights = [load_trained(p)[0].state_dict()["head.weight"] for p in (*runs, tmp_path / "mean")]
+    torch.testing.assert_close(weights[2], (weights[0] + weights[1]) / 2)
+    run(changed(config, model={"head": "dfdcnet", "hidden": 8}, optim={"steps": 1}), tmp_path / "2")
+    with pytest.raises(ConfigError, match=r"2: its \[model\] head is 'dfdcnet', not 'mean'"):
+        save_average(tmp_path / "other", config, [*runs, tmp_path / "2"])
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_resumed_stage_does_not_start_again(config, run, tmp_path):

@@ -58,6 +58,11 @@ def save_average(folder: Path, config: TrainConfig, runs: Sequence[Path]) -> Non
     model = build_model(_bare(config.model), config.recipe)
     sums: dict[str, Tensor] = {}
     for run in runs:
+        own = config_from_dict(read_checkpoint(run)[0]["config"]).model
+        for name in ("head", "stages", "hidden", "layers"):
+            theirs, ours = getattr(own, name), getattr(config.model, name)
+            if theirs != ours:
+                raise ConfigError(f"{run}: its [model] {name} is {theirs!r}, not {ours!r}")
         load_start(run, config, model)
         for name, tensor in model.state_dict().items():
             sums[name] = sums.get(name, 0) + tensor.double() / len(runs)
