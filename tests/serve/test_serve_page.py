@@ -423,6 +423,34 @@ def test_a_full_queue_and_a_restart_are_waited_for(run_server, open_page, sample
     server.end()
 
 
+def test_all_videos_are_uploaded_while_the_first_wait(run_server, open_page, variant):
+    server = run_server().wait_ready()
+    page = open_page(server)
+    server.freeze_workers()
+    page.route("**/v1/jobs?name=*", lambda route: None)  # on their way, until unrouted
+    with page.expect_file_chooser() as chooser:
+        page.click("#pick")
+    names = [f"{number}.mp4" for number in range(1, 6)]
+    chooser.value.set_files(
+        [
+            {"name": name, "mimeType": "video/mp4", "buffer": variant(30 + number)}
+            for number, name in enumerate(names)
+        ]
+    )
+    for name in names[2:]:
+        expect(card(page, name).locator(".step")).to_have_text("Waiting to be uploaded")
+    card(page, names[3]).get_by_role("button", name="Cancel").click()
+    expect(page.locator("article")).to_have_count(4)
+    page.unroute("**/v1/jobs?name=*")
+    for name in (names[2], names[4]):
+        expect(card(page, name).locator(".step")).to_have_text(
+            re.compile(r"Waiting: place \d in the queue")
+        )
+    sent = [job["name"] for job in server.get("/v1/jobs").json["jobs"]]
+    assert sorted(sent) == [names[0], names[1], names[2], names[4]]
+    server.end(signal.SIGKILL)
+
+
 def test_a_token_is_asked_for(run_server, open_page, samples):
     server = run_server(TELLFRAME_TOKENS="sesame-sesame-sesame").wait_ready()
     page = open_page(server, first="#token")

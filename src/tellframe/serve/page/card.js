@@ -38,11 +38,13 @@ export class Card {
       el("header", { class: "bar" }, this.heading, this.facts, this.actions, this.refusal),
       this.inside,
     );
-    if (file) this.player.show(file);
-    else this.#askForFile();
+    if (file) {
+      this.player.show(file);
+      this.#work("Waiting to be uploaded", "", null);
+    } else this.#askForFile();
   }
 
-  /** Upload the file, and follow its job. */
+  /** Upload the file; its job is followed after the return, so that the next one can be sent. */
   async upload() {
     this.left.hidden = false;
     try {
@@ -51,7 +53,7 @@ export class Card {
       if (error.name !== "AbortError") this.#fail(error);
       return;
     }
-    await this.follow();
+    this.follow();
   }
 
   async #send() {
