@@ -451,6 +451,25 @@ def test_all_videos_are_uploaded_while_the_first_wait(run_server, open_page, var
     server.end(signal.SIGKILL)
 
 
+def test_the_stage_has_the_shape_in_which_the_browser_shows_the_video(server, open_page, clips):
+    page = open_page(server)
+    page.route("**/clip.mp4", lambda route: route.fulfill(body=clips["real"]))
+    shapes = page.evaluate(
+        """async () => {
+            const {Player} = await import('/assets/player.js');
+            const player = new Player(() => {});
+            const verdict = {people: [], media: {rotation: 0, width: 720, height: 576}};
+            player.setPeople(verdict, {});
+            const shapes = [player.node.style.aspectRatio];
+            player.show(new File([await (await fetch('/clip.mp4')).blob()], 'clip.mp4'));
+            await new Promise((resolve) => player.video.addEventListener('loadeddata', resolve));
+            player.setPeople(verdict, {});
+            return [...shapes, player.node.style.aspectRatio];
+        }"""
+    )
+    assert shapes == ["720 / 576", "480 / 480"]
+
+
 def test_a_token_is_asked_for(run_server, open_page, samples):
     server = run_server(TELLFRAME_TOKENS="sesame-sesame-sesame").wait_ready()
     page = open_page(server, first="#token")

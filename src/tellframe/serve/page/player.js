@@ -85,7 +85,8 @@ export class Player {
       const turned = media.rotation % 180 !== 0;
       this.width = turned ? media.height : media.width;
       this.height = turned ? media.width : media.height;
-      this.setShape(this.width, this.height);
+      // A picture that is there has the better shape: the one in which the browser shows it.
+      if (!this.video?.videoWidth) this.setShape(this.width, this.height);
     }
     this.draw();
   }
