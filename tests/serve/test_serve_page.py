@@ -451,6 +451,33 @@ def test_all_videos_are_uploaded_while_the_first_wait(run_server, open_page, var
     server.end(signal.SIGKILL)
 
 
+def test_what_is_promised_of_videos_is_true(server, open_page):
+    page = open_page(server)
+    rules = page.locator("#rules")
+    expect(rules).to_contain_text("Videos go to this server alone.")
+    expect(rules).to_contain_text("results after 24 hours.")
+    spans = {
+        1: "1 second",
+        59.9: "59 seconds",
+        60: "1 minute",
+        90: "90 seconds",
+        119.5: "119 seconds",
+        659: "10 minutes",
+        3600: "1 hour",
+        5400: "90 minutes",
+        86400: "24 hours",
+        88199: "1,469 minutes",
+    }
+    found = page.evaluate(
+        """async (spans) => {
+            const {duration} = await import('/assets/words.js');
+            return spans.map(duration);
+        }""",
+        list(spans),
+    )
+    assert found == list(spans.values())
+
+
 def test_the_stage_has_the_shape_in_which_the_browser_shows_the_video(server, open_page, clips):
     page = open_page(server)
     page.route("**/clip.mp4", lambda route: route.fulfill(body=clips["real"]))

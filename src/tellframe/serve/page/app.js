@@ -115,13 +115,10 @@ async function begin() {
 }
 
 function rules() {
-  const where = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname)
-    ? "No video leaves this machine."
-    : `Videos go to ${location.hostname} alone.`;
   const after = service.keeps_uploads
     ? `Videos and results are deleted after ${duration(service.keep_seconds)}.`
     : `Videos are deleted after the analysis, results after ${duration(service.keep_seconds)}.`;
-  return `MP4, MOV, MKV, WebM, AVI and more, up to ${size(service.max_bytes)} each. ${where} ${after}`;
+  return `MP4, MOV, MKV, WebM, AVI and more, up to ${size(service.max_bytes)} each. Videos go to this server alone. ${after}`;
 }
 
 /** Show a job that the server has: one of before this page was loaded, or of a link. */

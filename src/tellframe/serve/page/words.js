@@ -35,8 +35,10 @@ export function count(number, noun, plural = `${noun}s`) {
   return `${number.toLocaleString("en")} ${number === 1 ? noun : plural}`;
 }
 
+/** A span in the largest unit in which it is whole, and never longer than it is. */
 export function duration(seconds) {
-  if (seconds < 90) return count(Math.round(seconds), "second");
-  if (seconds < 5400) return count(Math.round(seconds / 60), "minute");
-  return count(Math.round(seconds / 3600), "hour");
+  if (seconds < 60) return count(Math.floor(seconds), "second");
+  if (seconds % 3600 === 0) return count(seconds / 3600, "hour");
+  if (seconds % 60 === 0 || seconds > 600) return count(Math.floor(seconds / 60), "minute");
+  return count(Math.floor(seconds), "second");
 }
