@@ -66,6 +66,20 @@ def test_damage_is_said_in_numbers(name, make):
     assert f"only a part of it{': ' if text else ''}{text}</td>" in page
 
 
+def test_seconds_are_rounded_alike_in_the_table_and_on_the_page(make):
+    times = (0.05, 0.15, 0.25, 1.25, 2.05)
+    person = make.person(probabilities=(0.9,) * len(times))
+    moments = tuple(
+        dataclasses.replace(moment, time=time)
+        for moment, time in zip(person.moments, times, strict=True)
+    )
+    person = dataclasses.replace(person, start=0.05, end=2.05, moments=moments)
+    assert [clock(time) for time in times] == ["0.1 s", "0.2 s", "0.3 s", "1.3 s", "2.1 s"]
+    line = format_table(make.verdict(people=(person,))).splitlines()[2]
+    assert " 0.1-2.1 s " in line
+    assert "most suspicious: 0.1 s (90.0 %), 0.2 s (90.0 %), 0.3 s (90.0 %)" in line
+
+
 def test_person_without_probability(make):
     person = dataclasses.replace(
         make.person(probabilities=()), label=Label.INCONCLUSIVE, reasons=(Reason.TOO_SMALL,)

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tellframe.bundle import DEFAULT, GRAPH, SHIPPED
+from tellframe.report.words import clock, file_size
 from web_server import run_web_server
 
 sync_api = pytest.importorskip(
@@ -397,7 +398,7 @@ def test_what_is_refused_says_why(server, open_page, tmp_path, clips):
     text.write_text("Dear Sir or Madam,")
     cut.write_bytes(clips["fake"][:1000])
     drop(page, large, text, cut)
-    expect(card(page, "large.mp4").get_by_role("alert")).to_contain_text("this server takes 2 MiB")
+    expect(card(page, "large.mp4").get_by_role("alert")).to_contain_text("this server takes 2.1 MB")
     expect(card(page, "text.mp4").get_by_role("alert")).to_contain_text("This is not a video")
     expect(card(page, "cut.mp4").get_by_role("alert")).to_contain_text("cannot be decoded")
     shoot(page, "refused")
@@ -476,6 +477,21 @@ def test_what_is_promised_of_videos_is_true(server, open_page):
         list(spans),
     )
     assert found == list(spans.values())
+
+
+def test_seconds_and_sizes_are_written_as_in_the_report(server, open_page):
+    page = open_page(server)
+    times = [0.0, 0.049, *(step / 20 for step in range(1, 80)), 59.95, 3599.949, 3599.95, 3661.25]
+    sizes = [999, 1000, 65_536, 1_234_567, 2_147_483_648]
+    found = page.evaluate(
+        """async ([times, sizes]) => {
+            const {clock, size} = await import('/assets/words.js');
+            return [times.map(clock), sizes.map(size)];
+        }""",
+        [times, sizes],
+    )
+    assert found[0] == [clock(time) for time in times]
+    assert found[1] == [file_size(count).partition(" (")[0] for count in sizes]
 
 
 def test_the_stage_has_the_shape_in_which_the_browser_shows_the_video(server, open_page, clips):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from tellframe.report.files import as_verdicts
-from tellframe.report.words import damage, number_of, percent, printable, reason_texts
+from tellframe.report.words import damage, number_of, percent, printable, reason_texts, seconds
 from tellframe.types import FaceVerdict, Label, Verdict
 
 _COLORS: Final = {Label.FAKE: "31", Label.REAL: "32", Label.INCONCLUSIVE: "33"}
@@ -54,13 +54,15 @@ def _video_lines(verdict: Verdict, name: str, width: int, color: bool) -> list[s
 def _person_line(person: FaceVerdict, color: bool) -> str:
     parts = [
         f"person {person.person:<3}",
-        f"{f'{person.start:.1f}-{person.end:.1f} s':<13}",
+        f"{f'{seconds(person.start)}-{seconds(person.end)} s':<13}",
         f"{number_of(person.frames, 'frame'):<11}",
     ]
     if person.reasons:
         parts.append("; ".join(reason_texts(person.reasons)))
     if person.moments:
-        moments = (f"{m.time:.1f} s ({percent(m.probability)})" for m in person.most_suspicious())
+        moments = (
+            f"{seconds(m.time)} s ({percent(m.probability)})" for m in person.most_suspicious()
+        )
         parts.append("most suspicious: " + ", ".join(moments))
     head = _head(person.label, person.probability, 2, color)
     return f"{head}    {'  '.join(parts)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import unicodedata
 from collections.abc import Iterable
 from pathlib import PurePath
@@ -98,10 +99,20 @@ def percent(probability: float | None) -> str:
     return f"{share:.1f} %"
 
 
+def tenths(time: float) -> int:
+    """Return seconds in tenths, half of one rounded up; the page's words.js does the same."""
+    # The half millisecond is what JSON rounds: without it, its readers might see another tenth.
+    return max(0, math.floor(time * 10 + 0.505))
+
+
+def seconds(time: float) -> str:
+    """Return seconds as "9.7", however many."""
+    return f"{tenths(time) / 10:.1f}"
+
+
 def clock(time: float) -> str:
     """Return seconds as "9.7 s", from one minute on as "1:09.7", from one hour as "1:01:09.7"."""
-    tenths = max(0, round(time * 10))
-    minutes, rest = divmod(tenths, 600)
+    minutes, rest = divmod(tenths(time), 600)
     if not minutes:
         return f"{rest / 10:.1f} s"
     hours, minutes = divmod(minutes, 60)

@@ -9,7 +9,7 @@ export function percent(probability) {
 }
 
 export function clock(time) {
-  const tenths = Math.max(0, Math.round(time * 10));
+  const tenths = Math.max(0, Math.floor(time * 10 + 0.505)); // as the report rounds
   const minutes = Math.floor(tenths / 600);
   const rest = (tenths % 600) / 10;
   if (!minutes) return `${rest.toFixed(1)} s`;
@@ -25,8 +25,8 @@ export function period(start, end) {
 }
 
 export function size(bytes) {
-  for (const [unit, factor] of [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]]) {
-    if (bytes >= factor) return `${Number((bytes / factor).toPrecision(3))} ${unit}`;
+  for (const [unit, factor] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
+    if (bytes >= factor) return `${(bytes / factor).toFixed(1)} ${unit}`;
   }
   return `${bytes} bytes`;
 }
