@@ -74,7 +74,8 @@ FILMS: Final = (
     *(Film(height, codec) for codec in ("hevc", "vp9", "av1") for height in (1080, 720)),
     *(Film(seconds=seconds) for seconds in (30, 60, 300, 1200)),
 )
-"""One that all others differ from in one respect: people, resolution, codec or length."""
+"""One that the others differ from in people, resolution, codec or length alone; those of another
+codec at 720p in codec and resolution."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class FaceDetector(Protocol):
 
         Args:
             image: as for `detect`.
-            faces: of a picture of the same size, a second before at most.
+            faces: of a picture of the same size, up to `Recipe.search_every` seconds before.
 
         Returns:
             Those found near their places, or all faces; fewer than `faces` where one is lost.
