@@ -270,6 +270,13 @@ def test_weights_are_fetched_before_the_workers_that_may_not(tmp_path, monkeypat
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize("port", ["-1", "65536"])
+def test_ports_out_of_range_are_refused(port, capsys):
+    pytest.importorskip("uvicorn", reason="needs the extra: pip install 'tellframe[serve]'")
+    assert run(["serve", f"--port={port}"]) == 2
+    assert capsys.readouterr().err == f"tellframe: error: --port {port}: give 0 to 65535\n"
+
+
 def settings_of(*options):
     return verb.read_settings(build_parser().parse_args(["serve", *options]))
 

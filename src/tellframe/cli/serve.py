@@ -14,6 +14,7 @@ from tellframe.cli import status
 from tellframe.cli.options import add_model_options, add_verb
 from tellframe.errors import MissingExtraError, UsageError
 
+MAX_PORT: Final = 65535
 MIB: Final = 2**20
 TOKENS: Final = "TELLFRAME_TOKENS"
 
@@ -129,6 +130,8 @@ def run_serve(options: argparse.Namespace) -> int:
         ) from error
     from tellframe.serve.settings import LOOPBACK
 
+    if not 0 <= options.port <= MAX_PORT:
+        raise UsageError(f"--port {options.port}: give 0 to {MAX_PORT}")
     settings = read_settings(options)
     if not settings.tokens and f"{options.host}" not in (*LOOPBACK, "::1"):
         raise UsageError(
