@@ -163,6 +163,49 @@ def test_the_table_comes_before_a_file_that_fails(bad, tmp_path, capsys, monkeyp
         assert "No space left" in err
 
 
+@pytest.mark.parametrize("name", ["a.html", "pages/"])
+def test_a_report_that_cannot_be_written_costs_nothing_else(
+    bad, tmp_path, capsys, monkeypatch, name
+):
+    def fill(*_):
+        raise OSError(27, "File too large", "temporary")
+
+    monkeypatch.setattr("tellframe.report.html._write", fill)
+    page, table, lines = f"{tmp_path}/{name}", tmp_path / "a.csv", tmp_path / "a.jsonl"
+    command = ["detect", bad, bad, "--html", page, "--csv", str(table)]
+    for form, word in (([], "VERDICT"), (["--json"], '"video"'), (["--jsonl", str(lines)], "")):
+        assert run([*command, *form]) == 2
+        out, err = capsys.readouterr()
+        assert word in out
+        assert err.splitlines()[-1] == (
+            f"tellframe: error: --html {page}: cannot be written (File too large)"
+        )
+        assert "[2/2]" in err
+        assert len(table.read_text().splitlines()) == 3
+    assert len(lines.read_text().splitlines()) == 2
+
+
+def test_every_output_that_cannot_be_written_is_named(bad, tmp_path, capsys):
+    names = [f"/proc/{name}" for name in ("a.html", "a.csv")]
+    assert run(["detect", bad, "--html", names[0], "--csv", names[1]]) == 2
+    out, err = capsys.readouterr()
+    assert "VERDICT" in out
+    assert all(name in err for name in names)
+    assert ".tmp" not in err
+
+
+def test_lines_that_cannot_be_written_are_no_fault_of_the_report(
+    bad, tmp_path, capsys, monkeypatch
+):
+    def fill(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tellframe.report.write_jsonl", fill)
+    assert run(["detect", bad, "--jsonl", "--html", str(tmp_path / "a.html")]) == 2
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1] == "tellframe: error: [Errno 28] No space left on device"
+
+
 def test_a_name_that_the_terminal_cannot_show_is_escaped():
     done = subprocess.run(
         [sys.executable, "-m", "tellframe", "detect", "Ä漢.mp4", "--quiet"],

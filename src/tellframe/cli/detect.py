@@ -8,7 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,7 +20,7 @@ from tellframe.cli.options import (
     add_verb,
     load_detector,
 )
-from tellframe.errors import UsageError
+from tellframe.errors import StoreError, UsageError
 from tellframe.runtime import usable_cores
 from tellframe.types import Label, Verdict
 
@@ -174,6 +174,9 @@ def _detect(
         detector: with its models loaded.
         lines: where a JSON line a video goes, if anywhere.
         earlier: verdicts that are there already.
+
+    Raises:
+        StoreError: the report or the CSV cannot be written; whatever else was asked for is.
     """
     from tellframe import report
     from tellframe.cli.watch import interruptible
@@ -184,32 +187,55 @@ def _detect(
     interrupted: list[int] = []
     verdicts = earlier if options.csv else []  # all of them, and none where nobody asks for them
     keep = bool(options.csv or options.json or not lines)
+    broken: list[OSError] = []  # of judging and of the lines, and thus not of the report
 
     def follow() -> Iterator[Verdict]:
         """Pass the verdicts on, one by one; keep them without their pictures."""
-        for verdict in _judge(options, detector, earlier, interrupted):
-            if lines:
-                report.write_jsonl(verdict, lines)
-            tally.add(verdict)
-            if keep:
-                people = tuple(dataclasses.replace(p, evidence=None) for p in verdict.people)
-                verdicts.append(dataclasses.replace(verdict, people=people))
-            yield verdict
+        try:
+            for verdict in _judge(options, detector, earlier, interrupted):
+                if lines:
+                    report.write_jsonl(verdict, lines)
+                tally.add(verdict)
+                if keep:
+                    people = tuple(dataclasses.replace(p, evidence=None) for p in verdict.people)
+                    verdicts.append(dataclasses.replace(verdict, people=people))
+                yield verdict
+        except OSError as error:
+            broken.append(error)
+            raise
 
+    failures: list[str] = []
+    judged = follow()
     if options.html:
-        page = report.write_html(follow(), options.html)
-        print(f"report: {page}", file=sys.stderr)
-    else:
-        with interruptible(interrupted) if options.watch else nullcontext():
-            for _ in follow():
-                pass
+        with _noting("--html", options.html, failures):
+            page = report.write_html(judged, options.html)
+            print(f"report: {page}", file=sys.stderr)
+        if broken:
+            raise broken[0]
+    with interruptible(interrupted) if options.watch else nullcontext():
+        for _ in judged:  # all, or those that are left when the report cannot be written
+            pass
     if options.json:
         report.write_json(verdicts, sys.stdout)
     elif not lines:
         _print_table(verdicts)
     if options.csv:  # last: the disk may be full by now
-        report.write_csv(verdicts, options.csv)
+        with _noting("--csv", options.csv, failures):
+            report.write_csv(verdicts, options.csv)
+    if failures:
+        raise StoreError("; ".join(failures))
     return tally.status(fail_on_fake=options.fail_on == "fake", watched=bool(options.watch))
+
+
+@contextmanager
+def _noting(option: str, target: str | Path, failures: list[str]) -> Iterator[None]:
+    """Note that an output cannot be written, so that the others still are."""
+    try:
+        yield
+    except BrokenPipeError:  # its reader has seen enough
+        raise
+    except OSError as error:
+        failures.append(f"{option} {target}: cannot be written ({error.strerror or error})")
 
 
 def _print_table(verdicts: Sequence[Verdict]) -> None:
