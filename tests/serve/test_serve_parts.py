@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import errno
 import hashlib
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -234,19 +235,31 @@ def test_names_lose_their_folders(given, cleaned):
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "reason"),
     [
-        {"workers": 0},
-        {"max_queue": 0},
-        {"tokens": ("short",)},
-        {"root_path": "no-slash"},
-        {"limits": Limits(memory=2**20)},
-        {"keep_seconds": 0},
-        {"keep_seconds": float("inf")},
+        ({"workers": 0}, "--workers 0: give 1 or more"),
+        ({"threads": -1}, "--threads -1: give 0 or more"),
+        ({"max_queue": 0}, "--queue 0: give 1 or more"),
+        ({"max_bytes": 0}, "--max-mib 0: give more than 0"),
+        ({"rate": -0.5}, "--rate -0.5: give 0 or more"),
+        (
+            {"tokens": ("short",)},
+            "--token-file or $TELLFRAME_TOKENS: a token has fewer than 16 characters",
+        ),
+        ({"root_path": "no-slash"}, "--root-path no-slash: begin it with /"),
+        ({"limits": Limits(memory=2**20)}, "--limit-mib 1: give 512 or more"),
+        ({"limits": Limits(seconds=0)}, "--limit-seconds 0: give more than 0"),
+        ({"keep_seconds": 0}, "--keep-hours 0: give a finite number above 0"),
+        ({"keep_seconds": float("inf")}, "--keep-hours inf: give a finite number above 0"),
+        ({"keep_bytes": -(2**20)}, "--keep-mib -1: give 0 or more"),
+        (
+            {"workers": 0, "max_queue": 0},
+            "--workers 0: give 1 or more; --queue 0: give 1 or more",
+        ),
     ],
 )
-def test_settings_out_of_range_are_refused(wrong):
-    with pytest.raises(UsageError, match="out of range"):
+def test_settings_out_of_range_are_refused_with_the_reason(wrong, reason):
+    with pytest.raises(UsageError, match=f"^{re.escape(reason)}$"):
         Settings(**wrong)
 
 

@@ -67,23 +67,30 @@ class Settings:
     """Host names that requests may use, without the port; "*" allows all."""
 
     def __post_init__(self) -> None:
-        checks = {
-            "--workers": self.workers >= 1,
-            "--threads": self.threads >= 0,
-            "--queue": self.max_queue >= 1,
-            "--max-mib": self.max_bytes > 0,
-            "--rate": self.rate >= 0,
-            "--keep-hours": 0 < self.keep_seconds < math.inf,
-            "--keep-mib": self.keep_bytes >= 0,
-            "--limit-seconds": self.limits.seconds > 0,
-            "--limit-mib": self.limits.memory >= 512 * MIB,
-            "--root-path": not self.root_path or self.root_path.startswith("/"),
-            "--token": all(len(token) >= 16 for token in self.tokens),
-        }
-        wrong = [name for name, good in checks.items() if not good]
+        more, least = "give more than 0", "give 0 or more"
+        hours = self.keep_seconds / 3600
+        checks = (
+            (self.workers >= 1, f"--workers {self.workers}: give 1 or more"),
+            (self.threads >= 0, f"--threads {self.threads}: {least}"),
+            (self.max_queue >= 1, f"--queue {self.max_queue}: give 1 or more"),
+            (self.max_bytes > 0, f"--max-mib {self.max_bytes / MIB:g}: {more}"),
+            (self.rate >= 0, f"--rate {self.rate:g}: {least}"),
+            (0 < hours < math.inf, f"--keep-hours {hours:g}: give a finite number above 0"),
+            (self.keep_bytes >= 0, f"--keep-mib {self.keep_bytes / MIB:g}: {least}"),
+            (self.limits.seconds > 0, f"--limit-seconds {self.limits.seconds:g}: {more}"),
+            (
+                self.limits.memory >= 512 * MIB,
+                f"--limit-mib {self.limits.memory / MIB:g}: give 512 or more",
+            ),
+            (
+                not self.root_path or self.root_path.startswith("/"),
+                f"--root-path {self.root_path}: begin it with /",
+            ),
+            (
+                all(len(token) >= 16 for token in self.tokens),
+                "--token-file or $TELLFRAME_TOKENS: a token has fewer than 16 characters",
+            ),
+        )
+        wrong = [reason for good, reason in checks if not good]
         if wrong:
-            raise UsageError(
-                f"{', '.join(wrong)}: out of range (counts from 1, limits above 0, --keep-hours "
-                "finite, --limit-mib from 512, a path prefix begins with /, tokens have 16 "
-                "characters or more)"
-            )
+            raise UsageError("; ".join(wrong))
