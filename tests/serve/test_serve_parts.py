@@ -320,6 +320,12 @@ def test_a_file_of_tokens_without_one_is_refused(tmp_path, monkeypatch, content,
     assert settings_of("--token-file", str(path)).tokens == expected
 
 
+def test_a_file_of_tokens_that_cannot_be_read_is_named_with_its_option(tmp_path):
+    for path, reason in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(UsageError, match=f"^--token-file {path}: {reason}.*; check the path"):
+            settings_of("--token-file", str(path))
+
+
 def test_only_the_shipped_model_has_a_model_card():
     shipped = load_bundle()
     other = dataclasses.replace(shipped, name="mine", sha256="0" * 64)

@@ -178,8 +178,7 @@ def read_settings(options: argparse.Namespace) -> Any:
     """Return the settings that the options ask for.
 
     Raises:
-        UsageError: a value is out of range, or the file of tokens holds none.
-        OSError: the file of tokens cannot be read.
+        UsageError: a value is out of range, or the file of tokens holds none or cannot be read.
     """
     from tellframe.isolation import Limits
     from tellframe.serve.settings import LOOPBACK, Settings, default_folder
@@ -221,14 +220,18 @@ def _read_tokens(path: Path) -> list[str]:
     """Return the tokens in a file, of which there is one at least: without, all would be let in.
 
     Raises:
-        UsageError: there is none, or it is no text.
-        OSError: it cannot be read.
+        UsageError: there is none, or it is no text, or it cannot be read.
     """
     try:
         tokens = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError as error:
         raise UsageError(
             f"--token-file {path}: is no text in UTF-8; write tokens in ASCII"
+        ) from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(
+            f"--token-file {path}: {reason}; check the path and your rights"
         ) from error
     if not any(tokens):
         raise UsageError(f"--token-file {path}: holds no token; write one a line")
