@@ -649,7 +649,11 @@ NO_VIDEOS = {
     "missing": (lambda p, m: p, MediaNotFoundError, "No such file .*check the path"),
     "folder": (lambda p, m: p.mkdir() or p, MediaNotFoundError, "not a regular file; give a"),
     "pipe": (lambda p, m: os.mkfifo(p) or p, MediaNotFoundError, "not a regular file; give a"),
-    "empty": (lambda p, m: p.touch() or p, DecodeError, "the file is empty; convert"),
+    "empty": (
+        lambda p, m: p.touch() or p,
+        DecodeError,
+        r"the file is empty; is the download complete\?$",
+    ),
     "text": (lambda p, m: p.write_text("hello\n" * 99) and p, DecodeError, "opened .*; convert"),
     "zeros": (lambda p, m: p.write_bytes(bytes(99999)) and p, DecodeError, "opened .*; convert"),
     "sound alone": (lambda p, m: write_audio(p), NoVideoError, "no video stream"),

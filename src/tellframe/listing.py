@@ -184,10 +184,13 @@ def open_stream(path: VideoFile, limits: FileLimits = FILE_LIMITS) -> Iterator[t
             buffer_size=BUFFER,
         )
     except Exception as error:
-        empty = not path.size
+        if not path.size:
+            raise DecodeError(f"{path}: the file is empty; is the download complete?") from error
         reason = getattr(error, "strerror", None) or error
-        why = "the file is empty" if empty else f"not a video that can be opened ({reason})"
-        raise DecodeError(f"{path}: {why}; convert it to MP4, MOV, MKV, WebM or AVI") from error
+        raise DecodeError(
+            f"{path}: not a video that can be opened ({reason}); convert it to MP4, MOV, MKV, "
+            "WebM or AVI"
+        ) from error
     with container:
         stream = container.streams.best("video")
         if stream is None or stream.disposition & Disposition.attached_pic:
