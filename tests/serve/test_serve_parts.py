@@ -18,7 +18,7 @@ from tellframe import download
 from tellframe.bundle import load_bundle
 from tellframe.cli import build_parser, run
 from tellframe.cli import serve as verb
-from tellframe.errors import DecodeError, LimitError, NoVideoError, UsageError
+from tellframe.errors import DecodeError, FetchError, LimitError, NoVideoError, UsageError
 from tellframe.isolation import Limits
 from tellframe.serve import about, problems, uploads
 from tellframe.serve.guard import Rate, Tokens
@@ -345,6 +345,18 @@ def test_problems_of_files_do_not_show_the_servers_paths(error, code):
         problem = problems.undecodable(error(text), Path("/srv/uploads/abc"))
         assert (problem.code, problem.status) == (code, 422)
         assert problem.detail == "It is broken; convert it."
+
+
+def test_problems_end_in_a_full_stop_where_they_end_in_nothing_else():
+    for text, expected in (
+        ("is the file complete?", "Is the file complete?"),
+        ("convert it", "Convert it."),
+        ("convert it.", "Convert it."),
+    ):
+        assert problems.undecodable(DecodeError(f"xyz: {text}"), Path("xyz")).detail == expected
+        assert problems.internal(text).detail == expected
+        unfetched = problems.unfetched(FetchError(text), "https://example.org/a.mp4")
+        assert unfetched.detail.capitalize() == expected
 
 
 def test_markdown_becomes_html_and_html_in_it_stays_text():

@@ -16,7 +16,6 @@ from tellframe.errors import (
     NoVideoError,
     PrivateAddressError,
 )
-from tellframe.report.words import sentence
 
 log: Final = logging.getLogger("tellframe.serve")
 MEDIA_TYPE: Final = "application/problem+json"
@@ -97,7 +96,7 @@ def undecodable(error: MediaError, path: Path) -> Problem:
         code = "no_video"
     elif isinstance(error, LimitError):
         code = "too_costly"
-    return make(code, sentence(text))
+    return make(code, _capital(finish(text)))
 
 
 def unfetched(error: MediaError, shown: str) -> Problem:
@@ -117,7 +116,7 @@ def unfetched(error: MediaError, shown: str) -> Problem:
         code = "too_large"
     elif isinstance(error, NoVideoError):
         code = "not_a_video"
-    return make(code, f"{str(error).rstrip('.')}.")
+    return make(code, finish(str(error)))
 
 
 def given_up(reason: str, seconds: float) -> Problem:
@@ -146,4 +145,13 @@ def lost() -> Problem:
 
 def internal(text: str) -> Problem:
     """Return a failure that is not the file's fault."""
-    return make("analysis_failed", sentence(text))
+    return make("analysis_failed", _capital(finish(text)))
+
+
+def finish(text: str) -> str:
+    """Return a text with a full stop, unless it ends as a sentence does: many end in a question."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
