@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import threading
+from typing import ClassVar
+
 import pytest
 
 from tellframe.errors import DataError, LeakError
@@ -11,6 +15,7 @@ pa = pytest.importorskip("pyarrow")
 from tellframe.data.manifest import (  # noqa: E402
     Video,
     read_manifest,
+    read_parquet,
     require_no_leak,
     write_manifest,
 )
@@ -32,6 +37,21 @@ def test_same_videos_give_the_same_bytes(tmp_path):
     write_manifest(VIDEOS, tmp_path / "a")
     write_manifest(reversed(VIDEOS), tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_reading_is_done_by_the_thread_that_asks(tmp_path):
+    """One of Arrow's own, that still held memory of Python's at its end, aborted the process."""
+    write_manifest([Video(f"{n}", "a.mp4") for n in range(1000)], tmp_path / "m.parquet")
+
+    class Watched(io.BytesIO):
+        threads: ClassVar = set()
+
+        def read(self, *size):
+            self.threads.add(threading.get_ident())
+            return super().read(*size)
+
+    read_parquet(Watched((tmp_path / "m.parquet").read_bytes()))
+    assert Watched.threads == {threading.get_ident()}
 
 
 def test_no_videos(tmp_path):

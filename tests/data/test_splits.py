@@ -117,14 +117,22 @@ def test_shares_are_kept_and_every_value_is_known():
     for split, share in SHARES:
         assert count[split] / len(names) == pytest.approx(share, abs=0.01)
     # Stored manifests rely on it: these must never change.
-    assert [draw_split(n, SHARES) for n in names[:6]] == [
-        "train",
-        "test",
-        "train",
-        "test",
-        "train",
-        "train",
-    ]
+    drawn = " ".join(draw_split(n, SHARES) for n in names[:12])
+    assert drawn == (
+        "train train train train train train validation test train validation test validation"
+    )
+
+
+@pytest.mark.parametrize("order", ["train,test", "test,train"])
+def test_training_holds_out_its_share_of_every_split(order):
+    """Both follow from the names of the groups, but have nothing to do with each other."""
+    held_out = pytest.importorskip(
+        "tellframe.train.data", reason="needs the training extra"
+    ).held_out
+    shares = [(name, {"train": 0.8, "test": 0.2}[name]) for name in order.split(",")]
+    names = [f"DFDC/{i}.mp4" for i in range(20_000)]
+    held = [held_out(name, 0.12) for name in names if draw_split(name, shares) == "train"]
+    assert sum(held) / len(held) == pytest.approx(0.12, abs=0.01)
 
 
 @pytest.mark.parametrize(

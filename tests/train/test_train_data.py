@@ -202,6 +202,11 @@ def test_no_group_is_on_both_sides(paired, alone, stills, portraits, share):
         patch.setattr(rooms, "_still_scenes", lambda *_: pictures(stills, 1))
         patch.setattr(rooms, "_portraits", lambda *_: pictures(portraits, 0))
         config = DataConfig(labels="x", stills=("x",), portraits=("x",), validation=share)
+        pictured = (*paired, *alone, *stills, *portraits)
+        if pictured and all(held_out(name, share) for name in pictured):
+            with pytest.raises(ConfigError, match="holds out every group that there is"):
+                load_data(config, RECIPE)
+            return
         sides = load_data(config, RECIPE)
     groups = []
     for side in sides:

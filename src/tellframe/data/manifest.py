@@ -128,17 +128,26 @@ def read_manifest(path: str | Path, endpoint: str = "") -> list[Video]:
         StoreError: the object store does not answer, or holds no such file.
         MissingExtraError: pyarrow is not installed.
     """
-    arrow = load_pyarrow()
     source: Any = path
     if is_remote(path):
         place, key = split_location(path)
         source = io.BytesIO(open_store(place, endpoint).get(key))
     with explaining_parquet(path):
-        table = arrow.parquet.read_table(source)
+        table = read_parquet(source)
         found = (table.schema.metadata or {}).get(b"tellframe_manifest")
         if found != FORMAT.encode():
             raise DataError(f"is no manifest of format {FORMAT}; make one with: tellframe index")
         return list(rows_of(table, Video))
+
+
+def read_parquet(source: Any) -> pa.Table:
+    """Read a Parquet file: its path, or an open file.
+
+    In this thread alone: one of Arrow's own that lets go of Python's memory while the interpreter
+    ends aborts the process.
+    """
+    file = load_pyarrow().parquet.ParquetFile(source, pre_buffer=False)
+    return file.read(use_threads=False)
 
 
 def rows_of(table: pa.Table, cls: type) -> Iterator[Any]:

@@ -144,9 +144,11 @@ def _parse(text: str, option: str, example: str) -> list[tuple[str, str]]:
 def draw_split(group: str, shares: Sequence[tuple[str, float]]) -> str:
     """Return the split of a group, which follows from its name and the shares alone.
 
-    SHA-256 of the name gives a number from 0 to 1; the splits lie along it in the order given.
+    SHA-256 gives a number from 0 to 1; the splits lie along it in the order given.
     """
-    number = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
+    # Not of the name alone: training holds out the groups of which that is low, of every split.
+    digest = hashlib.sha256(f"split:{group}".encode()).digest()
+    number = int.from_bytes(digest[:8], "big") / 2**64
     for split, share in shares:
         if number < share:
             return split

@@ -13,7 +13,7 @@ from typing import Any
 
 from tellframe.data.build import UnitResult, read_unit
 from tellframe.data.cut import VideoRecord
-from tellframe.data.manifest import Video, explaining_parquet, load_pyarrow, rows_of
+from tellframe.data.manifest import Video, explaining_parquet, read_parquet, rows_of
 from tellframe.data.plan import plan_build, read_description
 from tellframe.data.shards import ClipRow, parse_clip
 from tellframe.errors import DataError, StoreError
@@ -66,7 +66,7 @@ def _read_table(store: Store, key: str, cls: type) -> list[Any]:
         raise DataError(f"{store.name(key)}: is missing; run tellframe build until it is finished")
     data = io.BytesIO(store.get(key))
     with explaining_parquet(store.name(key)):
-        return list(rows_of(load_pyarrow().parquet.read_table(data), cls))
+        return list(rows_of(read_parquet(data), cls))
 
 
 def verify_dataset(

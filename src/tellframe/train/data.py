@@ -107,9 +107,18 @@ def load_data(config: DataConfig, recipe: Recipe) -> tuple[TrainingData, Trainin
             )
         )
     train, val = sides
+    if not _holds_faces(train) and _holds_faces(val):
+        raise ConfigError(
+            f"[data] validation = {config.validation:g}: holds out every group that there is; "
+            "lower it, or name a validation_split"
+        )
     if leaked := _groups(train) & _groups(val):
         raise LeakError(f"groups on both sides of training and validation: {sorted(leaked)}")
     return train, val
+
+
+def _holds_faces(data: TrainingData) -> bool:
+    return any((data.videos, data.reals, data.stills, data.portraits, data.clips))
 
 
 def _groups(data: TrainingData) -> set[str]:

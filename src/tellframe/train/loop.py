@@ -135,6 +135,8 @@ def require_held_out(config: OptimConfig, held_out: TrainingData) -> None:
     """
     if held_out.videos or held_out.stills or has_both(held_out.clips):
         return
+    if rank() == 0:
+        print("no real and fake is held out: nothing will be measured", file=sys.stderr, flush=True)
     for name, value, instead in (("keep", "best", "last"), ("schedule", "plateau", "cosine")):
         if getattr(config, name) == value:
             raise ConfigError(
