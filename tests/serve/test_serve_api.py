@@ -196,8 +196,21 @@ def test_headers_keep_the_page_to_itself(server):
 def test_other_names_and_other_sites_are_refused(server, clips):
     assert server.get("/v1/jobs", Host="evil.example").problem == (421, "unknown_host")
     assert server.get("/v1/jobs", Host=f"localhost:{server.port}").status == 200
-    answer = server.post(clips["fake"], Sec_Fetch_Site="cross-site")
-    assert answer.problem == (403, "foreign_site")
+    here = f"http://127.0.0.1:{server.port}"
+    for foreign in (
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "cross-site", "Origin": here},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://127.0.0.1"},
+        {"Origin": f"http://localhost:{server.port}"},
+        {"Origin": "http://127.0.0.1:1", "Sec_Fetch_Site": "same-site"},
+    ):
+        assert server.post(clips["fake"], **foreign).problem == (403, "foreign_site"), foreign
+    assert server.get("/v1/models", Origin="http://evil.example").status == 200
+    for own in ({}, {"Origin": here}, {"Origin": here.replace("http", "https")}):
+        assert server.post(clips["fake"], **own).status == 202, own
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +254,17 @@ def test_a_worker_is_not_passed_on_from_one_token_to_another(guarded, variant):
 def test_behind_a_prefix_links_have_it_and_both_paths_lead_here(guarded, clips):
     answer = guarded.post(clips["fake"], Host="proxy.test", **ALICE)
     assert answer.headers["Location"].startswith("/tools/v1/jobs/")
+    pages = (
+        {"Host": "proxy.test", "Origin": "https://proxy.test"},
+        {"Host": "proxy.test:8443", "Origin": "https://proxy.test:8443"},
+        {"Origin": "https://proxy.test"},  # the proxy passes on its own name of the service
+        {"Origin": "https://proxy.test:8443", "Sec-Fetch-Site": "same-origin"},
+    )
+    for page in pages:
+        assert guarded.ask("DELETE", answer.headers["Location"], **page).problem[0] == 401, page
+    foreign = {"Host": "proxy.test", "Origin": "https://proxy.test:9999"}
+    refused = guarded.ask("DELETE", answer.headers["Location"], **foreign)
+    assert refused.problem == (403, "foreign_site")
     for path in (answer.headers["Location"], answer.headers["Location"].removeprefix("/tools")):
         assert guarded.get(path, **ALICE).status == 200
 

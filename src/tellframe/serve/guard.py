@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tellframe.serve.metrics import Metrics
 from tellframe.serve.problems import MEDIA_TYPE, ProblemError
+from tellframe.serve.settings import LOOPBACK
 
 PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -46,6 +47,8 @@ class Guard:
     def __init__(self, app: ASGIApp, hosts: Iterable[str], metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
         self._hosts = {host.lower() for host in hosts}
+        # Many things may be served at a port of localhost, so that its names alone say nothing.
+        self._public = self._hosts.difference(LOOPBACK)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -73,8 +76,21 @@ class Guard:
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if "*" not in self._hosts and name.lower() not in self._hosts:
             raise ProblemError("unknown_host", "Whoever runs it can allow the name: --host-name.")
-        if method not in _SAFE and headers.get("sec-fetch-site") == "cross-site":
+        if method not in _SAFE and self._is_foreign(headers):
             raise ProblemError("foreign_site", "Use the page of the service itself.")
+
+    def _is_foreign(self, headers: Headers) -> bool:
+        """Tell whether a page of another web site asks; what is no browser says nothing."""
+        relation = headers.get("sec-fetch-site")
+        # This holds behind a proxy that changes the host, too. Old browsers do not send it, and
+        # none does to a plain http address of another machine.
+        if relation in ("cross-site", "same-origin"):
+            return relation == "cross-site"
+        origin = headers.get("origin")
+        if origin is None:
+            return False
+        place = origin.lower().partition("://")[2]  # "" of "null"; a proxy may change the scheme
+        return not place or place not in {headers.get("host", "").lower(), *self._public}
 
 
 async def send_problem(error: ProblemError, send: Send) -> None:
