@@ -208,6 +208,27 @@ def test_a_folder_without_a_video_says_so(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            ["WhatsApp_Video", "b.2024", "deep/c.part"],
+            "3 files passed over, whose names do not end as a video's do; give them by name",
+        ),
+        (["x"], "1 file passed over, whose name does not end as a video's does; give it by name"),
+        (["metadata.json", "v.csv", "V.TXT", "a.jsonl", "a.html", ".hidden", ".git/config"], None),
+    ],
+)
+def test_files_that_are_passed_over_for_their_names_are_told(folder, capsys, names, said):
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    assert run(["detect", str(folder), "--jsonl", "--quiet", *FAST]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 3
+    assert err == (f"{folder}: {said}\n" if said else "")
+
+
 def test_a_name_that_cannot_be_looked_at_is_a_line(folder, tmp_path, capsys):
     names = [str(folder / "a.mp4"), str(tmp_path / ("x" * 300))]
     for inputs, status in ((names, 3), (names[1:], 4)):
@@ -368,12 +389,14 @@ def test_a_folder_is_watched_until_ctrl_c(samples, tmp_path):
                 file.write(clip[start : start + len(clip) // 12])
                 time.sleep(0.15)
         (folder / "notes.txt").touch()
+        (folder / "other").touch()
         process.wait_for(1)
         (folder / "next.mp4").write_bytes(clip)
         process.wait_for(2)
         time.sleep(1)
         code, err = process.end(signal.SIGINT)
     assert code == 0, err
+    assert err.count("passed over") == 1
     rows = rows_of(target)
     assert [Path(row["video"]).name for row in rows] == ["slow.mp4", "next.mp4"]
     assert [row["error"] for row in rows] == [None, None]
@@ -436,13 +459,18 @@ def stored(s3_server, samples):
         store.put_if_absent("odd/bad.mp4", b"no video")
         store.put_if_absent("odd/deep/Ä b.MOV", (samples / "fake.mp4").read_bytes())
         store.put_if_absent("odd/notes.txt", b"notes")
+        store.put_if_absent("odd/other", b"other")
         store.put_if_absent("none/notes.txt", b"notes")
         yield store
 
 
-def test_a_bucket_is_judged(stored, tmp_path):
+def test_a_bucket_is_judged(stored, tmp_path, capsys):
     target = tmp_path / "out.jsonl"
     assert run(["detect", f"s3://{BUCKET}/odd", "--jsonl", str(target), *FAST]) == 3
+    assert capsys.readouterr().err.splitlines()[0] == (
+        f"s3://{BUCKET}/odd: 1 file passed over, whose name does not end as a video's does; "
+        "fetch and give it by name"
+    )
     bad, good = rows_of(target)
     assert bad["video"] == f"s3://{BUCKET}/odd/bad.mp4"
     assert bad["error"].startswith(bad["video"])

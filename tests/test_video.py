@@ -591,6 +591,31 @@ def test_a_file_that_changes_after_listing(make_video, tmp_path):
 # --- what is no video -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("suffix", "written", "codec"),
+    [
+        *((suffix, ".h264", "libx264") for suffix in (".264", ".h264")),
+        *((suffix, ".hevc", "libx265") for suffix in (".265", ".h265")),
+        *((suffix, ".mp4", "libx264") for suffix in (".3g2", ".cmfv", ".f4v", ".qt")),
+        *((suffix, ".ts", "libx264") for suffix in (".m2t", ".m2ts", ".mts")),
+        *((suffix, ".m2v", "mpeg2video") for suffix in (".m2v", ".mpv")),
+        *((suffix, ".vob", "mpeg2video") for suffix in (".vob", ".mpe")),
+        (".m1v", ".m1v", "mpeg1video"),
+        (".divx", ".avi", "mpeg4"),
+    ],
+)
+def test_what_is_searched_for_by_suffix_is_opened(suffix, written, codec, make_video, tmp_path):
+    assert suffix in video.VIDEO_SUFFIXES
+    options = {"x265-params": HEVC} if codec == "libx265" else {}
+    path = make_video(tmp_path / f"a{written}", count=10, codec=codec, options=options)
+    assert len(list_frames(path.rename(tmp_path / f"b{suffix}")).times) == 10
+
+
+def test_the_readme_names_the_suffixes_that_are_searched_for():
+    text = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    assert " ".join(sorted(video.VIDEO_SUFFIXES)) in " ".join(text.split())
+
+
 def write_audio(path: Path, cover: bool = False) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=8000, layout="mono")

@@ -43,8 +43,9 @@ __all__ = [
 ]
 
 VIDEO_SUFFIXES: Final = frozenset(
-    ".3gp .asf .avi .flv .h264 .h265 .hevc .ivf .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts "  # noqa: SIM905
-    ".mxf .obu .ogv .ts .webm .wmv .y4m".split()
+    ".264 .265 .3g2 .3gp .asf .avi .cmfv .divx .f4v .flv .h264 .h265 .hevc .ivf .m1v .m2t "  # noqa: SIM905
+    ".m2ts .m2v .m4v .mkv .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .obu .ogv .qt .ts .vob "
+    ".webm .wmv .y4m".split()
 )
 """File names that are taken for videos when a folder is searched."""
 

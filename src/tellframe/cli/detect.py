@@ -287,8 +287,15 @@ def _judge(
     from tellframe.webfetch import FetchLimits
 
     limits = FetchLimits(options.max_bytes, options.fetch_timeout, options.allow_private_addresses)
+    told: set[str] = set()
+
+    def tell(place: str, count: int) -> None:
+        if place not in told:  # once, however often it is looked at
+            told.add(place)
+            _say_passed_over(place, count)
+
     lookout = Lookout(
-        lambda: find_sources(options.inputs, limits, options.endpoint),
+        lambda: find_sources(options.inputs, limits, options.endpoint, tell),
         options.watch,
         (verdict.video for verdict in earlier),
     )
@@ -301,6 +308,21 @@ def _judge(
         if not options.quiet:
             _say(f"[{number}{total}]", verdict)
         yield verdict
+
+
+def _say_passed_over(place: str, count: int) -> None:
+    """Write to stderr that files in a folder or prefix may be videos, but are not judged."""
+    from tellframe.report.words import number_of, printable
+    from tellframe.store import is_remote
+
+    whose = "whose name does" if count == 1 else "whose names do"
+    advice = f"{'fetch and ' if is_remote(place) else ''}give {'it' if count == 1 else 'them'}"
+    print(
+        f"{printable(place)}: {number_of(count, 'file')} passed over, {whose} not end as a "
+        f"video's {'does' if count == 1 else 'do'}; {advice} by name",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _say(number: str, verdict: Verdict) -> None:

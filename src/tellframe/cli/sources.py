@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final
 
 from tellframe.errors import (
@@ -37,6 +37,11 @@ AHEAD: Final = 2
 """Videos that are fetched while another one is judged."""
 CHUNK: Final = 4 * 2**20
 """Bytes of an object that are asked for at once."""
+COMPANIONS: Final = frozenset(
+    ".ass .csv .db .flac .gif .htm .html .ini .jpeg .jpg .json .jsonl .log .md .md5 .mp3 .ndjson "  # noqa: SIM905
+    ".parquet .pdf .png .sha256 .srt .tsv .txt .vtt .wav .webp .xml .yaml .yml".split()
+)
+"""Ends of the names of what often lies beside videos and is none: not worth a word."""
 Fetch = Callable[[IO[bytes], Callable[[], bool]], None]
 """Writes a video into a file; asks the second argument whether to stop. Raises MediaError where
 that is the video's fault, and StoreError where the store does not answer."""
@@ -56,13 +61,20 @@ class Source:
     """Whether it stands for a place where there is no video."""
 
 
-def find_sources(inputs: Iterable[str], limits: FetchLimits, endpoint: str = "") -> list[Source]:
+def find_sources(
+    inputs: Iterable[str],
+    limits: FetchLimits,
+    endpoint: str = "",
+    tell: Callable[[str, int], None] = lambda _place, _count: None,
+) -> list[Source]:
     """Return the videos that inputs stand for; folders and prefixes are searched by suffix.
 
     Args:
         inputs: files, folders, http and https links, addresses as s3://bucket/prefix.
         limits: of what is fetched.
         endpoint: as for `tellframe.store.open_store`.
+        tell: called with a folder or prefix and the number of files there that may be videos, but
+            are passed over for their names.
 
     Raises:
         MissingExtraError: obstore is not installed.
@@ -74,9 +86,9 @@ def find_sources(inputs: Iterable[str], limits: FetchLimits, endpoint: str = "")
         if is_link(name):
             found.append(_from_link(name, limits))
         elif is_remote(name):
-            found += _from_store(name, limits, endpoint)
+            found += _from_store(name, limits, endpoint, tell)
         elif is_folder(name):
-            found += _from_folder(name)
+            found += _from_folder(name, tell)
         else:
             found.append(Source(name))
     return found
@@ -87,10 +99,13 @@ def is_folder(name: str) -> bool:
     return os.path.isdir(name)  # noqa: PTH112 (Path.is_dir raises at names too long or locked away)
 
 
-def list_folder(folder: str) -> tuple[list[str], list[OSError]]:
-    """Return the videos below a folder, by suffix, sorted; and why folders cannot be read."""
-    from tellframe.video import VIDEO_SUFFIXES
+def list_folder(folder: str) -> tuple[list[str], int, list[OSError]]:
+    """Search a folder by suffix.
 
+    Returns:
+        The videos below it, sorted; how many files were passed over for their names; why folders
+        cannot be read.
+    """
     errors: list[OSError] = []
 
     def note(error: OSError) -> None:
@@ -98,8 +113,26 @@ def list_folder(folder: str) -> tuple[list[str], list[OSError]]:
         if not gone or error.filename == folder:  # one below it may go at any time
             errors.append(error)
 
-    paths = (Path(at, name) for at, _, names in os.walk(folder, onerror=note) for name in names)
-    return sorted(str(p) for p in paths if p.suffix.lower() in VIDEO_SUFFIXES), errors
+    walk = os.walk(folder, onerror=note)
+    paths = [Path(at, name) for at, _, names in walk for name in names]
+    passed_over = sum(_is_passed_over(path.relative_to(folder)) for path in paths)
+    return sorted(str(path) for path in paths if _is_video(path)), passed_over, errors
+
+
+def _is_video(path: PurePath) -> bool:
+    from tellframe.video import VIDEO_SUFFIXES
+
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _is_passed_over(path: PurePath) -> bool:
+    """Tell whether a file may be a video, though its name does not say so.
+
+    Args:
+        path: below the folder that is searched; hidden folders are passed over without a word.
+    """
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not (hidden or _is_video(path) or path.suffix.lower() in COMPANIONS)
 
 
 def find_videos(inputs: Iterable[str]) -> list[str]:
@@ -110,16 +143,18 @@ def find_videos(inputs: Iterable[str]) -> list[str]:
     """
     found: list[str] = []
     for name in inputs:
-        paths, errors = list_folder(name) if is_folder(name) else ([name], [])
+        paths, _, errors = list_folder(name) if is_folder(name) else ([name], 0, [])
         if errors:
             raise errors[0]
         found += paths or [name]
     return found
 
 
-def _from_folder(folder: str) -> list[Source]:
+def _from_folder(folder: str, tell: Callable[[str, int], None]) -> list[Source]:
     """List the videos below a folder, and the folders there that cannot be read."""
-    paths, errors = list_folder(folder)
+    paths, passed_over, errors = list_folder(folder)
+    if passed_over:
+        tell(folder, passed_over)
     found = [Source(path, in_folder=True) for path in paths]
     for error in errors:
         name = str(Path(error.filename or folder))
@@ -135,15 +170,12 @@ def _from_link(url: str, limits: FetchLimits) -> Source:
     )
 
 
-def _from_store(location: str, limits: FetchLimits, endpoint: str) -> list[Source]:
+def _from_store(
+    location: str, limits: FetchLimits, endpoint: str, tell: Callable[[str, int], None]
+) -> list[Source]:
     """List the videos under a prefix, or take a single one, which may be gone."""
-    from tellframe.video import VIDEO_SUFFIXES
-
-    def is_video(key: str) -> bool:
-        return PurePosixPath(key).suffix.lower() in VIDEO_SUFFIXES
-
     bucket, single = split_location(location)
-    if is_video(single):
+    if _is_video(PurePosixPath(single)):
         store = open_store(bucket, endpoint)
         try:
             size = store.size(single)
@@ -153,8 +185,11 @@ def _from_store(location: str, limits: FetchLimits, endpoint: str) -> list[Sourc
             return [Source(store.name(single), _failing(FetchError(str(error))))]
         return [_from_key(store, single, size, limits)]
     store = open_store(location, endpoint)
-    files = {key: size for key, size in store.list_files().items() if is_video(key)}
-    return [_from_key(store, key, size, limits) for key, size in files.items()] or [
+    files = store.list_files()
+    if passed_over := sum(_is_passed_over(PurePosixPath(key)) for key in files):
+        tell(store.url, passed_over)
+    videos = [key for key in files if _is_video(PurePosixPath(key))]
+    return [_from_key(store, key, files[key], limits) for key in videos] or [
         Source(
             store.url,
             _failing(MediaNotFoundError(f"{store.url}: holds no video; check bucket and prefix")),
