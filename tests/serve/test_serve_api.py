@@ -221,6 +221,12 @@ def guarded(run_server):
     return run_server(*options, TELLFRAME_TOKENS=tokens).wait_ready()
 
 
+def test_a_server_at_every_address_shows_its_name(run_server):
+    options = ("--host", "0.0.0.0", "--host-name", "faces.example.org")
+    server = run_server(*options, TELLFRAME_TOKENS="alice-alice-alice-1")
+    assert server.log.read_text().startswith(f"http://faces.example.org:{server.port}/")
+
+
 def bearer(name):
     return {"Authorization": f"Bearer {name}"}
 

@@ -270,7 +270,7 @@ def test_weights_are_fetched_before_the_workers_that_may_not(tmp_path, monkeypat
         asked.append(request.full_url)
         raise OSError("no connection")
 
-    def serve(config):
+    def serve(config, names):
         raise AssertionError("the service was started")
 
     monkeypatch.delenv("TELLFRAME_YUNET", raising=False)
@@ -288,6 +288,20 @@ def test_ports_out_of_range_are_refused(port, capsys):
     pytest.importorskip("uvicorn", reason="needs the extra: pip install 'tellframe[serve]'")
     assert run(["serve", f"--port={port}"]) == 2
     assert capsys.readouterr().err == f"tellframe: error: --port {port}: give 0 to 65535\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "names", "shown"),
+    [
+        ("0.0.0.0", ["*", "faces.example.org", "other.example.org"], "faces.example.org"),
+        ("::", ["faces.example.org"], "faces.example.org"),
+        ("0.0.0.0", ["*"], "localhost"),
+        ("127.0.0.1", ["faces.example.org"], "127.0.0.1"),
+        ("::1", [], "[::1]"),
+    ],
+)
+def test_the_address_that_is_shown_can_be_opened(address, names, shown):
+    assert verb._shown_name(address, names) == shown
 
 
 def settings_of(*options):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import ipaddress
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -146,7 +148,7 @@ def run_serve(options: argparse.Namespace) -> int:
         server_header=False,
         timeout_graceful_shutdown=3,
     )
-    server = _make_server(config)
+    server = _make_server(config, options.host_name)
     try:
         server.run()
     except SystemExit as error:  # uvicorn has said why, such as a port that is taken
@@ -154,8 +156,13 @@ def run_serve(options: argparse.Namespace) -> int:
     return status.DONE
 
 
-def _make_server(config: Any) -> Any:
-    """Return a server that says where it is, and lets go of those who follow jobs when it ends."""
+def _make_server(config: Any, names: Sequence[str]) -> Any:
+    """Return a server that says where it is, and lets go of those who follow jobs when it ends.
+
+    Args:
+        config: of uvicorn.
+        names: under which the service is reached, "*" for any.
+    """
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -164,7 +171,7 @@ def _make_server(config: Any) -> Any:
             for server in getattr(self, "servers", []):
                 for socket in server.sockets:
                     host, port = socket.getsockname()[:2]
-                    name = f"[{host}]" if ":" in host else host
+                    name = _shown_name(host, names)
                     print(f"http://{name}:{port}/  (Ctrl-C ends it)", file=sys.stderr, flush=True)
 
         def handle_exit(self, sig: int, frame: Any) -> None:
@@ -172,6 +179,13 @@ def _make_server(config: Any) -> Any:
             super().handle_exit(sig, frame)
 
     return Server(config)
+
+
+def _shown_name(address: str, names: Sequence[str]) -> str:
+    """Return what a browser is pointed to, of a server that listens at an IP address."""
+    if ipaddress.ip_address(address).is_unspecified:  # every address of the machine, and no name
+        return next((name for name in names if name != "*"), "localhost")
+    return f"[{address}]" if ":" in address else address
 
 
 def read_settings(options: argparse.Namespace) -> Any:
