@@ -47,7 +47,11 @@ def add_build(verbs: Any) -> None:
         help="do every N-th shard from the i-th on (0 to N-1): one such command a machine",
     )
     parser.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes here; default: one a core"
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes here; 0, the default, for one a core",
     )
     parser.add_argument(
         "--videos-per-shard", type=int, default=64, metavar="N", help="default: %(default)s"

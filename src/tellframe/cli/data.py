@@ -200,7 +200,11 @@ def add_eda(verbs: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another draws others")
     parser.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes here; default: one a core"
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes here; 0, the default, for one a core",
     )
     parser.add_argument("--endpoint", default="", metavar="URL", help="of S3 outside of Amazon")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")

@@ -78,7 +78,11 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 def add_work_options(parser: argparse.ArgumentParser) -> None:
     """Add the options on how videos are fetched and decoded."""
     parser.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes; default: one a core"
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes; 0, the default, for one a core",
     )
     parser.add_argument("--endpoint", default="", metavar="URL", help="of S3 outside of Amazon")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")

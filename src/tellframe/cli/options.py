@@ -83,7 +83,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, metavar="N", help="frames sampled from a video")
     parser.add_argument("--face-detector", choices=("mtcnn", "yunet"), help="face detector")
     parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="threads; default: one a core"
+        "--threads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="threads; 0, the default, for one a core",
     )
 
 

@@ -1,0 +1,34 @@
+"""What the help of the verbs says of values and statuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from tellframe.cli import build_parser
+
+
+def help_of(verb, capsys):
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([verb, "--help"])
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("verb", "texts"),
+    [
+        ("build", ["processes here; 0, the default, for one a core"]),
+        ("eda", ["processes here; 0, the default, for one a core"]),
+        (
+            "evaluate",
+            [
+                "processes; 0, the default, for one a core",
+                "threads; 0, the default, for one a core",
+            ],
+        ),
+        ("serve", ["threads; 0, the default, for one a core"]),
+    ],
+)
+def test_help_names_the_value_that_asks_for_one_a_core(verb, texts, capsys):
+    shown = help_of(verb, capsys)
+    for text in texts:
+        assert text in shown
