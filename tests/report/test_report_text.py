@@ -8,6 +8,7 @@ import pytest
 from tellframe.report import format_table
 from tellframe.report.page import article
 from tellframe.report.words import clock, percent, printable
+from tellframe.scoring import Calibration
 from tellframe.types import Label, Reason
 
 
@@ -101,6 +102,15 @@ def test_color_only_on_demand(verdict):
     assert "\x1b" not in plain
     assert "\x1b[31mFAKE" in colored
     assert re.sub(r"\x1b\[\d+m", "", colored) == plain
+
+
+def test_a_model_that_was_never_calibrated_is_told_below_the_table(verdict, unreadable):
+    said = "not calibrated: P(FAKE) is a score, no frequency; see tellframe calibrate"
+    model = dataclasses.replace(verdict.model, calibrated_on=Calibration().fitted_on)
+    rows = [dataclasses.replace(row, model=model) for row in (verdict, unreadable)]
+    text = format_table(rows)
+    assert text == f"{format_table([verdict, unreadable])}{said}\n"
+    assert said not in format_table(rows[1:])
 
 
 def test_no_videos():

@@ -88,7 +88,7 @@ def meaning(verdict: Verdict) -> str:
     """Return in plain words what the probability says; "" where there is none."""
     if verdict.probability is None:
         return ""
-    if verdict.model is not None and _is_never_calibrated(verdict.model):
+    if verdict.model is not None and is_never_calibrated(verdict.model):
         return _NEVER_CALIBRATED
     if verdict.model is not None and verdict.model.recipe_overrides:
         return _NOT_CALIBRATED
@@ -104,7 +104,8 @@ def meaning(verdict: Verdict) -> str:
     )
 
 
-def _is_never_calibrated(model: ModelInfo) -> bool:
+def is_never_calibrated(model: ModelInfo) -> bool:
+    """Tell whether what a model calls probabilities are bare scores."""
     return model.calibrated_on == Calibration().fitted_on
 
 
@@ -236,7 +237,7 @@ def _model_card(model: ModelInfo, level: int) -> str:
         ("Recipe digest", f"<code>{escaped(model.recipe_digest)}</code>"),
     ]
     if not model.recipe_overrides:
-        trained = "as trained" if _is_never_calibrated(model) else "as trained and calibrated"
+        trained = "as trained" if is_never_calibrated(model) else "as trained and calibrated"
         return _fact_card("Model", [*facts, ("Recipe", trained)], level)
     changed = "<br>".join(
         f"<code>{escaped(name)} = {escaped(json.dumps(value, default=str))}</code>"

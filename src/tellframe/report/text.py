@@ -6,11 +6,16 @@ from collections.abc import Iterable
 from typing import Final
 
 from tellframe.report.files import as_verdicts
+from tellframe.report.page import is_never_calibrated
 from tellframe.report.words import damage, number_of, percent, printable, reason_texts, seconds
 from tellframe.types import FaceVerdict, Label, Verdict
 
 _COLORS: Final = {Label.FAKE: "31", Label.REAL: "32", Label.INCONCLUSIVE: "33"}
 """ANSI colours; the word itself always says the same, so that nothing hangs on colour."""
+
+_NEVER_CALIBRATED: Final = (
+    "not calibrated: P(FAKE) is a score, no frequency; see tellframe calibrate"
+)
 
 _LABEL_WIDTH: Final = 14
 _PERCENT_WIDTH: Final = 8
@@ -19,7 +24,7 @@ _WIDEST_NAME: Final = 48
 
 
 def format_table(verdicts: Verdict | Iterable[Verdict], *, color: bool = False) -> str:
-    """Return a table: one line a video, and below it one line a person.
+    """Return a table: one line a video, below it one line a person; at the end what holds for all.
 
     Control characters in names and messages are made visible, so that a hostile file name cannot
     act on the terminal. Wide (CJK) characters are counted as one column.
@@ -37,6 +42,9 @@ def format_table(verdicts: Verdict | Iterable[Verdict], *, color: bool = False) 
     lines = [f"{'VERDICT':<{_LABEL_WIDTH}}  {'P(FAKE)':>{_PERCENT_WIDTH}}  VIDEO"]
     for verdict, name in zip(rows, names, strict=True):
         lines += _video_lines(verdict, name, width, color)
+    scored = (verdict.model for verdict in rows if verdict.probability is not None)
+    if any(model is not None and is_never_calibrated(model) for model in scored):
+        lines.append(_NEVER_CALIBRATED)
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
