@@ -250,6 +250,8 @@ def test_lines_are_appended_and_resumed(folder, tmp_path, capsys):
     assert "--resume" in capsys.readouterr().err
     assert run([*command, "--resume"]) == 0
     assert target.read_bytes() == whole
+    done = f"{target}: 3 videos have a line; nothing is left to judge"
+    assert capsys.readouterr().err == f"{done}\n"
 
     lines = whole.splitlines(keepends=True)
     for half in (lines[1][:-1], lines[1][:100], b'{"vi', b""):
@@ -276,11 +278,16 @@ def test_lines_that_do_not_tell_the_calibration_are_resumed(folder, tmp_path):
     assert target.read_text() == older
 
 
-def test_what_failed_before_counts_in_the_exit_status(folder, tmp_path):
+def test_what_failed_before_counts_in_the_exit_status(folder, tmp_path, capsys):
+    target = tmp_path / "o.jsonl"
     (folder / "d.mp4").write_text("no video")
-    command = ["detect", str(folder), "--jsonl", str(tmp_path / "o.jsonl"), "--quiet", *FAST]
-    assert run(command) == 3
+    command = ["detect", str(folder), "--jsonl", str(target), *FAST]
+    assert run([*command, "--quiet"]) == 3
+    assert capsys.readouterr().err == ""
     assert run([*command, "--resume"]) == 3
+    assert capsys.readouterr().err == (
+        f"{target}: 4 videos have a line (1 could not be analysed); nothing is left to judge\n"
+    )
 
 
 @pytest.mark.parametrize("content", ["Dear Sir\n", '{"a": 1}\n', "Dear Sir", "[1]\n", "\n"])

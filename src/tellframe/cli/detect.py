@@ -303,11 +303,27 @@ def _judge(
         verdicts, total = watch(detector, lookout, interrupted), ""
     else:
         sources = lookout.look()
+        if earlier and not sources and not options.quiet:
+            _say_all_done(options.jsonl, earlier)
         verdicts, total = judge_sources(detector, sources), f"/{len(sources)}"
     for number, verdict in enumerate(verdicts, 1):
         if not options.quiet:
             _say(f"[{number}{total}]", verdict)
         yield verdict
+
+
+def _say_all_done(name: str, earlier: Sequence[Verdict]) -> None:
+    """Write to stderr that a file of lines has all videos, and why the status may not be 0."""
+    from tellframe.report.words import number_of
+
+    failed = sum(verdict.error is not None for verdict in earlier)
+    have = "has" if len(earlier) == 1 else "have"
+    print(
+        f"{name}: {number_of(len(earlier), 'video')} {have} a line"
+        f"{f' ({failed} could not be analysed)' if failed else ''}; nothing is left to judge",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _say_passed_over(place: str, count: int) -> None:
