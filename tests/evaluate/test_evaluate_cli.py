@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -225,6 +226,29 @@ def test_a_bundle_cannot_be_compared_without_videos(report, capsys):
     assert "needs the videos" in capsys.readouterr().err
     assert run(["evaluate", "--scores", scores, "--split", "train"]) == 2
     assert "'train'" in capsys.readouterr().err
+
+
+def test_a_report_leaves_no_folder_after_an_error_and_is_refused_at_once(tmp_path, capsys):
+    assert run(["evaluate", "-o", str(tmp_path / "new" / "report")]) == 2
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    for place, word in (
+        ("file", "is no folder"),
+        ("file/report", "is no folder"),
+        ("dangling", "is no folder"),
+        ("closed", "check your rights"),
+        ("closed/a/b", "check your rights"),
+    ):
+        if word == "check your rights" and os.geteuid() == 0:  # root may write everything
+            continue
+        capsys.readouterr()
+        # The labelled videos are missing, too: the folder is looked at before them.
+        assert run(["evaluate", "none.parquet", "-o", str(tmp_path / place)]) == 2
+        err = capsys.readouterr().err
+        assert f"-o {tmp_path / place}: " in err
+        assert word in err
 
 
 # --- calibrate --------------------------------------------------------------------------------
