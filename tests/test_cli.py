@@ -218,6 +218,18 @@ def test_a_name_that_the_terminal_cannot_show_is_escaped():
     assert "Ä\\u6f22.mp4" in done.stdout.decode("latin-1")
 
 
+def test_the_table_fits_a_narrow_terminal(samples, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    command = ["detect", str(samples / "real.mp4"), "--quiet", "--frames", "3"]
+    counts = []
+    for terminal in (False, True):
+        monkeypatch.setattr("sys.stdout.isatty", lambda terminal=terminal: terminal)
+        assert run(command) == 0
+        counts.append(len(capsys.readouterr().out.splitlines()))
+    assert counts[1] > counts[0] == 3
+
+
 def test_unknown_options_are_usage_errors():
     for arguments in (["detect"], ["detect", "x", "--json", "--jsonl"], ["fly"], []):
         with pytest.raises(SystemExit) as stopped:

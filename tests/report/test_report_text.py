@@ -89,6 +89,44 @@ def test_person_without_probability(make):
     assert re.search(r"INCONCLUSIVE +-    person 1 .* the face is too small to be judged$", line)
 
 
+def test_a_reason_is_not_said_twice_of_a_single_person(make):
+    def uncertain(number):
+        person = make.person(number, Label.INCONCLUSIVE)
+        return dataclasses.replace(person, reasons=(Reason.UNCERTAIN,))
+
+    said = "the score lies between the limits"
+    for people, reasons, count in (
+        ((uncertain(1),), (Reason.UNCERTAIN, Reason.PARTIAL), 1),
+        ((uncertain(1),), (), 1),
+        ((uncertain(1), uncertain(2)), (Reason.UNCERTAIN,), 3),
+    ):
+        verdict = dataclasses.replace(make.verdict(people=people), reasons=reasons)
+        assert format_table(verdict).count(said) == count
+
+
+@pytest.mark.parametrize("color", [False, True])
+def test_reasons_and_moments_go_below_where_the_terminal_is_narrow(make, color):
+    reasons = (Reason.TOO_SMALL, Reason.DEGRADED)
+    person = dataclasses.replace(make.person(), reasons=reasons)
+    verdict = dataclasses.replace(
+        make.verdict(people=(person, make.person(2))), reasons=(Reason.PERSON_NOT_JUDGED,)
+    )
+    whole = format_table(verdict, color=color)
+    narrow = format_table(verdict, color=color, width=80)
+    plain = re.sub(r"\x1b\[\d+m", "", narrow).splitlines()
+    assert max(map(len, plain)) <= 80
+    assert [line[:14].split()[:1] for line in plain if not line.startswith("    ")] == [
+        ["VERDICT"],
+        *([["FAKE"]] * 3),
+    ]
+    assert "    most suspicious: 6.5 s (97.0 %), 0.5 s (90.0 %), 9.5 s (60.0 %)" in narrow
+    assert narrow.split() == whole.split()
+    longest = max(map(len, re.sub(r"\x1b\[\d+m", "", whole).splitlines()))
+    assert format_table(verdict, color=color, width=longest) == whole
+    assert format_table(verdict, color=color, width=longest - 1) != whole
+    assert format_table(verdict, color=color, width=1).split() == whole.split()
+
+
 def test_hostile_names_are_harmless(hostile_name, make):
     verdict = dataclasses.replace(make.unreadable(hostile_name), error=hostile_name)
     text = format_table(verdict)

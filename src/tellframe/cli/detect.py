@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import io
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -243,8 +244,10 @@ def _print_table(verdicts: Sequence[Verdict]) -> None:
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have letters that its encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
-    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    sys.stdout.write(report.format_table(verdicts, color=color))
+    terminal = sys.stdout.isatty()
+    color = terminal and "NO_COLOR" not in os.environ
+    width = shutil.get_terminal_size().columns if terminal else None
+    sys.stdout.write(report.format_table(verdicts, color=color, width=width))
     sys.stdout.flush()
 
 
