@@ -21,7 +21,7 @@ from tellframe.errors import MediaError
 from tellframe.evaluate import Row, read_labels
 from tellframe.faces import FaceDetector
 from tellframe.recipe import Recipe
-from tellframe.train.augment import UNSWAPPED, Image, Points, Sample, find_swapped
+from tellframe.train.augment import CHANGED, SHARE, Image, Points, Sample, find_swapped
 from tellframe.train.config import DataConfig
 from tellframe.train.shift import MAX_SPREAD, MIN_RESPONSE, MIN_SHIFT, measure_shift, move
 from tellframe.types import Face
@@ -110,7 +110,7 @@ def cache_key(name: str, content: object, config: DataConfig, recipe: Recipe) ->
         "content": content,
         "frames": config.frames_per_video,
         "detector": detector,
-        "cut": (CONTEXT, MAX_SIDE, UNSWAPPED),
+        "cut": (CONTEXT, MAX_SIDE, CHANGED, SHARE),
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
     return f"{''.join(c if c.isalnum() else '_' for c in name)[-60:]}-{digest}"

@@ -17,7 +17,8 @@ from tellframe.train.augment.registry import (
     degrade,
 )
 from tellframe.train.augment.sample import (
-    UNSWAPPED,
+    CHANGED,
+    SHARE,
     Frames,
     Image,
     Points,
@@ -30,11 +31,12 @@ from tellframe.train.augment.sample import (
 
 __all__ = [
     "ARRANGEMENTS",
+    "CHANGED",
     "DEGRADATIONS",
     "FROM_PAIRS",
     "FROM_REALS",
     "MAKERS",
-    "UNSWAPPED",
+    "SHARE",
     "Frames",
     "Image",
     "Maker",

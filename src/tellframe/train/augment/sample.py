@@ -16,8 +16,13 @@ Frames = NDArray[np.uint8]
 """Shape (T, P, P, 3), RGB."""
 Points = NDArray[np.float32]
 
-UNSWAPPED: Final = 2.0
-"""A fake's frame that differs from its real by fewer grey levels within the face is not fake."""
+CHANGED: Final = 6.0
+"""Mean difference in grey levels above which a place of a fake, or its face, is changed; by eye."""
+UNCHANGED: Final = 2.0
+"""Likewise, below which a place is not: what another encoding of the same picture does."""
+SHARE: Final = 0.125
+"""Of the pixels of a face, those that differ most: over them the mean is taken, so that a changed
+mouth counts."""
 SMOOTHING: Final = 2.0
 """Frames over which boxes are smoothed: the standard deviation of a Gaussian."""
 
@@ -219,7 +224,7 @@ def difference_target(real: Frames, fake: Frames, cells: int) -> NDArray[np.floa
     for at, (a, b) in enumerate(zip(real, fake, strict=True)):
         gap = cv2.absdiff(a, b).astype(np.float32)
         mean = cv2.resize(gap, (cells, cells), interpolation=cv2.INTER_AREA).mean(axis=2)
-        target[at] = np.where(mean > 6.0, 1.0, np.where(mean < 2.0, 0.0, -1.0))
+        target[at] = np.where(mean > CHANGED, 1.0, np.where(mean < UNCHANGED, 0.0, -1.0))
     return target
 
 
@@ -228,12 +233,12 @@ def find_swapped(
 ) -> NDArray[np.bool_]:
     """Say for every fake and frame whether it differs from the real within the face box.
 
-    The mean over the eighth of the pixels that differ most, so that a changed mouth counts.
+    By the mean over the `SHARE` of the pixels that differ most, against `CHANGED`.
     """
     result = np.zeros(fakes.shape[:2], dtype=np.bool_)
     for k, fake in enumerate(fakes):
         for f, (x0, y0, x1, y1) in enumerate(boxes.astype(int).clip(0)):
             gap = np.abs(real[f, y0:y1, x0:x1].astype(int) - fake[f, y0:y1, x0:x1]).mean(axis=2)
             if gap.size:
-                result[k, f] = gap[gap >= np.percentile(gap, 87.5)].mean() > 3 * UNSWAPPED
+                result[k, f] = gap[gap >= np.quantile(gap, 1 - SHARE)].mean() > CHANGED
     return result
