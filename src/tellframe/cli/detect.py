@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
-import os
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tellframe.cli import status
+from tellframe.cli.messages import say_all_done, say_passed_over, say_verdict
 from tellframe.cli.options import (
     add_isolation_options,
     add_model_options,
     add_verb,
     load_detector,
 )
+from tellframe.cli.outputs import check_output, noting, print_table
 from tellframe.errors import StoreError, UsageError
 from tellframe.runtime import usable_cores
 from tellframe.types import Label, Verdict
@@ -65,7 +64,7 @@ def add_detect(verbs: Any) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="videos read side by side; default: one a core, where there are several",
+        help="videos read side by side; 0, the default, for one a core where there are several",
     )
     parser.add_argument(
         "--watch",
@@ -107,7 +106,7 @@ def run_detect(options: argparse.Namespace) -> int:
     _check(options)
     for option, target in (("--csv", options.csv), ("--html", options.html)):
         if target:  # to find out now, and not after hours of work, that it cannot be written
-            _check_target(option, target)
+            check_output(option, target)
     with ExitStack() as stack:
         lines: TextIO | None = sys.stdout if options.jsonl else None
         earlier: list[Verdict] = []
@@ -146,23 +145,6 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError("--resume: makes no --html; the pictures of earlier videos are not kept")
     if not (0 <= options.watch < float("inf") and 0 < options.fetch_timeout < float("inf")):
         raise UsageError("--watch and --fetch-timeout: give a number of seconds above 0")
-
-
-def _check_target(option: str, target: str | Path) -> None:
-    """Make the folder of an output, and refuse an output that cannot be written.
-
-    Raises:
-        UsageError: it is such.
-        OSError: its folder cannot be made.
-    """
-    path = Path(os.path.realpath(target))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if option == "--csv" and path.is_dir():
-        raise UsageError(f"{option} {target}: is a folder; name a file in it")
-    # A file is replaced, which asks for rights of its folder alone; devices and pipes are written.
-    place = path if path.exists() and not path.is_file() else path.parent
-    if not os.access(place, os.W_OK | (os.X_OK if place.is_dir() else 0)):
-        raise UsageError(f"{option} {target}: cannot be written; check your rights in {place}")
 
 
 def _detect(
@@ -208,7 +190,7 @@ def _detect(
     failures: list[str] = []
     judged = follow()
     if options.html:
-        with _noting("--html", options.html, failures):
+        with noting("--html", options.html, failures):
             page = report.write_html(judged, options.html)
             print(f"report: {page}", file=sys.stderr)
         if broken:
@@ -219,36 +201,13 @@ def _detect(
     if options.json:
         report.write_json(verdicts, sys.stdout)
     elif not lines:
-        _print_table(verdicts)
+        print_table(verdicts)
     if options.csv:  # last: the disk may be full by now
-        with _noting("--csv", options.csv, failures):
+        with noting("--csv", options.csv, failures):
             report.write_csv(verdicts, options.csv)
     if failures:
         raise StoreError("; ".join(failures))
     return tally.status(fail_on_fake=options.fail_on == "fake", watched=bool(options.watch))
-
-
-@contextmanager
-def _noting(option: str, target: str | Path, failures: list[str]) -> Iterator[None]:
-    """Note that an output cannot be written, so that the others still are."""
-    try:
-        yield
-    except BrokenPipeError:  # its reader has seen enough
-        raise
-    except OSError as error:
-        failures.append(f"{option} {target}: cannot be written ({error.strerror or error})")
-
-
-def _print_table(verdicts: Sequence[Verdict]) -> None:
-    from tellframe import report
-
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have letters that its encoding lacks
-        sys.stdout.reconfigure(errors="backslashreplace")
-    terminal = sys.stdout.isatty()
-    color = terminal and "NO_COLOR" not in os.environ
-    width = shutil.get_terminal_size().columns if terminal else None
-    sys.stdout.write(report.format_table(verdicts, color=color, width=width))
-    sys.stdout.flush()
 
 
 def _count_workers(options: argparse.Namespace) -> int:
@@ -295,7 +254,7 @@ def _judge(
     def tell(place: str, count: int) -> None:
         if place not in told:  # once, however often it is looked at
             told.add(place)
-            _say_passed_over(place, count)
+            say_passed_over(place, count)
 
     lookout = Lookout(
         lambda: find_sources(options.inputs, limits, options.endpoint, tell),
@@ -307,52 +266,12 @@ def _judge(
     else:
         sources = lookout.look()
         if earlier and not sources and not options.quiet:
-            _say_all_done(options.jsonl, earlier)
+            say_all_done(options.jsonl, earlier)
         verdicts, total = judge_sources(detector, sources), f"/{len(sources)}"
     for number, verdict in enumerate(verdicts, 1):
         if not options.quiet:
-            _say(f"[{number}{total}]", verdict)
+            say_verdict(f"[{number}{total}]", verdict)
         yield verdict
-
-
-def _say_all_done(name: str, earlier: Sequence[Verdict]) -> None:
-    """Write to stderr that a file of lines has all videos, and why the status may not be 0."""
-    from tellframe.report.words import number_of
-
-    failed = sum(verdict.error is not None for verdict in earlier)
-    have = "has" if len(earlier) == 1 else "have"
-    print(
-        f"{name}: {number_of(len(earlier), 'video')} {have} a line"
-        f"{f' ({failed} could not be analysed)' if failed else ''}; nothing is left to judge",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def _say_passed_over(place: str, count: int) -> None:
-    """Write to stderr that files in a folder or prefix may be videos, but are not judged."""
-    from tellframe.report.words import number_of, printable
-    from tellframe.store import is_remote
-
-    whose = "whose name does" if count == 1 else "whose names do"
-    advice = f"{'fetch and ' if is_remote(place) else ''}give {'it' if count == 1 else 'them'}"
-    print(
-        f"{printable(place)}: {number_of(count, 'file')} passed over, {whose} not end as a "
-        f"video's {'does' if count == 1 else 'do'}; {advice} by name",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def _say(number: str, verdict: Verdict) -> None:
-    """Write a line of progress to stderr."""
-    from tellframe.report.words import printable
-
-    print(
-        f"{number} {printable(verdict.video)}: {verdict.label} ({verdict.seconds:.1f} s)",
-        file=sys.stderr,
-        flush=True,
-    )
 
 
 @dataclass
