@@ -34,12 +34,14 @@ def run_project(
     make_demo(out / "zips", videos=videos, zips=zips)
     manifest, faces, bundle = (str(out / n) for n in ("manifest.parquet", "faces", "bundle"))
     trained, submission = str(out / "trained"), str(out / "submission.csv")
-    run("index", str(out / "zips"), "-o", manifest, "--split", "train=0.7,test=0.3")
+    split = "train=0.6,validation=0.2,test=0.2"
+    run("index", str(out / "zips"), "-o", manifest, "--split", split)
     run("eda", manifest, "-o", str(out / "eda.html"), "--quiet")
     config = str(ROOT / "configs/dfdcnet_mixnet_m.toml")
     build = ("--recipe", config, "--quiet")
     run("build", manifest, "-o", faces, *build, expected=SOME_FAILED)
-    options = (f'data.shards=["{faces}"]', f"optim.steps={steps}", *overrides)
+    data = (f'data.shards=["{faces}"]', "data.validation_split=validation")
+    options = (*data, f"optim.steps={steps}", *overrides)
     settings = [word for option in options for word in ("--set", option)]
     run("train", config, "-o", trained, *settings)
     run("export", trained, "-o", bundle)
