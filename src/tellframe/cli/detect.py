@@ -17,6 +17,7 @@ from tellframe.cli.options import (
     add_isolation_options,
     add_model_options,
     add_verb,
+    asked_workers,
     load_detector,
 )
 from tellframe.cli.outputs import check_output, noting, print_table
@@ -133,8 +134,7 @@ def _check(options: argparse.Namespace) -> None:
     into_file = options.jsonl not in (None, "-")
     if into_file:
         check_target(Path(options.jsonl))
-    if options.workers < 0:
-        raise UsageError(f"--workers {options.workers}: give 0 or more")
+    asked_workers(options)  # refuses a negative number
     if options.resume and not into_file:
         raise UsageError("--resume: goes on with a file of lines; name it with --jsonl FILE.jsonl")
     if options.watch and not options.jsonl:
