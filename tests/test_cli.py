@@ -131,8 +131,16 @@ def test_an_output_that_cannot_be_written_is_known_before_the_work(samples, tmp_
         assert run(["detect", str(samples), option, str(tmp_path / name)]) == 2
         out, err = capsys.readouterr()
         assert out == ""
-        assert "file" in err
+        assert f"{option} {tmp_path / name}: {tmp_path / 'file'} is no folder" in err
         assert "[1/3]" not in err
+
+
+def test_the_folder_of_an_output_is_made_for_the_work_alone(bad, tmp_path, capsys):
+    command = ["detect", bad, "--csv", f"{tmp_path}/new/a/b.csv", "--html", f"{tmp_path}/new/c/"]
+    assert run([*command, "--model", "no-such"]) == 2
+    assert not (tmp_path / "new").exists()
+    assert run(command) == 4
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a", "c"]
 
 
 def test_an_output_that_may_not_be_written_is_known_before_the_work(tmp_path, capsys, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
@@ -105,9 +106,10 @@ def run_detect(options: argparse.Namespace) -> int:
     from tellframe.cli.lines import open_lines
 
     _check(options)
-    for option, target in (("--csv", options.csv), ("--html", options.html)):
-        if target:  # to find out now, and not after hours of work, that it cannot be written
-            check_output(option, target)
+    if options.csv:
+        check_output("--csv", options.csv, folder=False)
+    if options.html:
+        check_output("--html", options.html)
     with ExitStack() as stack:
         lines: TextIO | None = sys.stdout if options.jsonl else None
         earlier: list[Verdict] = []
@@ -120,6 +122,8 @@ def run_detect(options: argparse.Namespace) -> int:
         )
         stack.callback(detector.close)
         _check_model(options.jsonl, earlier, detector)
+        for target in filter(None, (options.csv, options.html)):
+            Path(os.path.realpath(target)).parent.mkdir(parents=True, exist_ok=True)
         return _detect(options, detector, lines, earlier)
 
 

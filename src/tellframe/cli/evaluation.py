@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from tellframe.cli.options import (
     load_detector,
     num_workers,
 )
+from tellframe.cli.outputs import check_output
 from tellframe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     load_sklearn()  # to find out now, and not after hours of work, that it is missing
     if options.output:
         load_matplotlib()
-        _check_folder(options.output)
+        check_output("-o", options.output, folder=True)
     results = [load_result(options)]
     if options.scores and options.model:
         results[0] = _recalibrate(results[0], options.model)
@@ -117,19 +117,6 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if options.output:
         print(f"report: {options.output / 'index.html'}", file=sys.stderr)
     return status.DONE
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written, to find out now; leave no trace of it.
-
-    Raises:
-        UsageError: it is such.
-    """
-    place = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
-    if not place.is_dir():
-        raise UsageError(f"-o {folder}: {place} is no folder; name another")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise UsageError(f"-o {folder}: cannot be written; check your rights in {place}")
 
 
 def load_result(options: argparse.Namespace) -> Result:

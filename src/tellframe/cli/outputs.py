@@ -1,4 +1,4 @@
-"""The files and the table that `detect` writes when it is done."""
+"""The files that verbs write, and the table of `detect`, when they are done."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ from tellframe.errors import UsageError
 from tellframe.types import Verdict
 
 
-def check_output(option: str, target: str | Path) -> None:
-    """Make the folder of an output, and refuse an output that cannot be written.
+def check_output(option: str, target: str | Path, *, folder: bool | None = None) -> None:
+    """Refuse an output that cannot be written, to find out before the work; leave no trace of it.
+
+    Args:
+        option: that asks for it.
+        target: where it is written; what is missing of the way there can be made.
+        folder: whether that is a folder of files; None where it may be either.
 
     Raises:
         UsageError: it is such.
-        OSError: its folder cannot be made.
     """
-    path = Path(os.path.realpath(target))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if option == "--csv" and path.is_dir():
+    path = Path(target).absolute() if folder else Path(os.path.realpath(target))
+    place = next(p for p in (path, *path.parents) if os.path.lexists(p))
+    if not place.is_dir() and (folder or place != path):
+        raise UsageError(f"{option} {target}: {place} is no folder; name another")
+    if place == path and place.is_dir() and folder is False:
         raise UsageError(f"{option} {target}: is a folder; name a file in it")
-    # A file is replaced, which asks for rights of its folder alone; devices and pipes are written.
-    place = path if path.exists() and not path.is_file() else path.parent
+    if place.is_file():  # replaced, which asks for rights of its folder alone; pipes are written
+        place = place.parent
     if not os.access(place, os.W_OK | (os.X_OK if place.is_dir() else 0)):
         raise UsageError(f"{option} {target}: cannot be written; check your rights in {place}")
 
