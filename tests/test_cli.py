@@ -250,12 +250,21 @@ def test_folders_are_searched(tmp_path):
     (tmp_path / "empty").mkdir()
     for name in ("b.MP4", "a.mov", "notes.txt", "deep/c.webm"):
         (tmp_path / name).touch()
-    found = find_videos([str(tmp_path), "given.xyz", str(tmp_path / "empty")])
-    assert found == [
+    (tmp_path / "deep" / "odd.2024").touch()
+    told = []
+    inputs = [str(tmp_path), "given.xyz", str(tmp_path / "empty")]
+    assert find_videos(inputs, lambda *passed_over: told.append(passed_over)) == [
         *(str(tmp_path / n) for n in ("a.mov", "b.MP4", "deep/c.webm")),
         "given.xyz",
         str(tmp_path / "empty"),
     ]
+    assert told == [(str(tmp_path), 1)]
+
+
+def test_bench_tells_what_it_passes_over_for_its_name(tmp_path, capsys):
+    (tmp_path / "odd.2024").touch()
+    assert run(["bench", "detect", str(tmp_path)]) == 2
+    assert f"{tmp_path}: 1 file passed over, whose name does not" in capsys.readouterr().err
 
 
 def test_models_and_doctor(capsys):

@@ -409,12 +409,14 @@ def test_names_that_are_there_twice_are_found_before_the_work(samples, folder, c
     ("videos", "message"),
     [
         (["no-such.mp4"], "no such file"),
-        (["{empty}"], "no video in this folder"),
+        (["{folder}"], "no video in this folder"),
+        (["{folder}"], "1 file passed over, whose name does not end as a video's does"),
         (["a.parquet", "b.mp4"], "give one manifest"),
         (["x.mp4", "--missing", "2"], "--missing"),
     ],
 )
 def test_nothing_to_submit(videos, message, tmp_path, capsys):
-    given = [v.format(empty=tmp_path) for v in videos]
+    (tmp_path / "odd.2024").touch()
+    given = [v.format(folder=tmp_path) for v in videos]
     assert run(["submit", "frame_lite0", *given, "-o", str(tmp_path / "s.csv")]) == 2
     assert message in capsys.readouterr().err

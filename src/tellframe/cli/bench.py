@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tellframe.cli import status
+from tellframe.cli.messages import say_passed_over
 from tellframe.cli.options import add_model_options, add_verb, load_detector
 from tellframe.errors import UsageError
 
@@ -115,7 +116,7 @@ def _expand(inputs: Sequence[str]) -> list[Path]:
     """Expand folders to the videos below them."""
     from tellframe.cli.sources import find_videos
 
-    return [Path(name) for name in find_videos(inputs)]
+    return [Path(name) for name in find_videos(inputs, say_passed_over)]
 
 
 def _time(options: argparse.Namespace, videos: list[Path]) -> Any:

@@ -1,4 +1,4 @@
-"""What `detect` says on the way, on stderr."""
+"""What `detect`, and others that search folders, say on the way, on stderr."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def say_verdict(number: str, verdict: Verdict) -> None:
 
 
 def say_passed_over(place: str, count: int) -> None:
-    """Write to stderr that files in a folder or prefix may be videos, but are not judged."""
+    """Write to stderr that files in a folder or prefix may be videos, but are not taken."""
     from tellframe.report.words import number_of, printable
     from tellframe.store import is_remote
 

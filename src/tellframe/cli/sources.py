@@ -135,17 +135,25 @@ def _is_passed_over(path: PurePath) -> bool:
     return not (hidden or _is_video(path) or path.suffix.lower() in COMPANIONS)
 
 
-def find_videos(inputs: Iterable[str]) -> list[str]:
+def find_videos(
+    inputs: Iterable[str], tell: Callable[[str, int], None] = lambda _place, _count: None
+) -> list[str]:
     """Expand folders to the videos below them, or keep them where there is none; keep other names.
+
+    Args:
+        inputs: files and folders.
+        tell: as for `find_sources`.
 
     Raises:
         OSError: a folder cannot be read.
     """
     found: list[str] = []
     for name in inputs:
-        paths, _, errors = list_folder(name) if is_folder(name) else ([name], 0, [])
+        paths, passed_over, errors = list_folder(name) if is_folder(name) else ([name], 0, [])
         if errors:
             raise errors[0]
+        if passed_over:
+            tell(name, passed_over)
         found += paths or [name]
     return found
 

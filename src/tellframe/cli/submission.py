@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tellframe.cli import status
 from tellframe.cli.evaluation import add_work_options, require_same_model
+from tellframe.cli.messages import say_passed_over
 from tellframe.cli.options import add_verb, archive_limits, follow, num_workers
 from tellframe.errors import UsageError
 
@@ -102,7 +103,7 @@ def _list_videos(inputs: Sequence[str], endpoint: str) -> list[Video]:
     for name in inputs:
         if not Path(name).exists():
             raise UsageError(f"{name}: no such file or folder")
-    paths = find_videos(inputs)
+    paths = find_videos(inputs, say_passed_over)
     if empty := [path for path in paths if Path(path).is_dir()]:
         raise UsageError(f"{empty[0]}: no video in this folder")
     return [Video(path, path) for path in paths]
