@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 from contextlib import suppress
@@ -14,6 +15,7 @@ import pytest
 
 import tellframe
 from tellframe.report import verdict_schema, verdict_to_dict
+from tellframe.video import VIDEO_SUFFIXES
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +182,11 @@ def test_the_service_says_how_it_is(server, done):
     text = server.get("/metrics").body.decode()
     assert 'tellframe_jobs_ended_total{outcome="done"}' in text
     assert b"<h1>Model card: frame_lite0" in server.get("/model-card").body
+
+
+def test_the_page_offers_every_file_that_a_folder_is_searched_for(server):
+    (accepted,) = re.findall(r'accept="([^"]+)"', server.get("/").body.decode())
+    assert accepted.split(",") == ["video/*", *sorted(VIDEO_SUFFIXES)]
 
 
 def test_headers_keep_the_page_to_itself(server):

@@ -16,6 +16,7 @@ from tellframe.report.svg import SYMBOLS
 from tellframe.report.words import escaped
 from tellframe.serve.page.markdown import render
 from tellframe.serve.problems import ProblemError
+from tellframe.video import VIDEO_SUFFIXES
 
 FOLDER: Final = Path(__file__).parent
 TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -73,7 +74,12 @@ def get_model_card() -> HTMLResponse:
 def _page() -> str:
     text = (FOLDER / "index.html").read_text(encoding="utf-8")
     limits = "\n".join(f"<li>{escaped(limit)}</li>" for limit in words.LIMITS)
-    parts = {"SYMBOLS": SYMBOLS, "LIMITS": limits, "VERSION": escaped(tellframe_version())}
+    parts = {
+        "SYMBOLS": SYMBOLS,
+        "SUFFIXES": ",".join(sorted(VIDEO_SUFFIXES)),
+        "LIMITS": limits,
+        "VERSION": escaped(tellframe_version()),
+    }
     for name, value in parts.items():
         text = text.replace(f"<!--{name}-->", value)
     return text
