@@ -7,7 +7,7 @@ import pytest
 
 from tellframe.report import format_table
 from tellframe.report.page import article
-from tellframe.report.words import clock, percent, printable
+from tellframe.report.words import clock, percent, printable, sentence
 from tellframe.scoring import Calibration
 from tellframe.types import Label, Reason
 
@@ -149,6 +149,16 @@ def test_a_model_that_was_never_calibrated_is_told_below_the_table(verdict, unre
     text = format_table(rows)
     assert text == f"{format_table([verdict, unreadable])}{said}\n"
     assert said not in format_table(rows[1:])
+
+
+def test_a_sentence_ends_once():
+    for text, expected in (
+        ("no face was found", "No face was found."),
+        ("no face was found.", "No face was found."),
+        ("is it complete?", "Is it complete?"),
+        ("stop!", "Stop!"),
+    ):
+        assert sentence(text) == expected
 
 
 def test_no_videos():

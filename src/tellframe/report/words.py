@@ -127,8 +127,13 @@ def period(start: float, end: float) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return `text` with a capital first letter and a full stop."""
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+    """Return `text` with a capital first letter, and finished."""
+    return finish(text[:1].upper() + text[1:])
+
+
+def finish(text: str) -> str:
+    """Return a text with a full stop, unless it ends as a sentence does: many end in a question."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def number_of(count: int, noun: str, plural: str | None = None) -> str:

@@ -15,6 +15,7 @@ from starlette.routing import Match
 
 from tellframe.report import verdict_schema
 from tellframe.report.rows import tellframe_version
+from tellframe.report.words import finish
 from tellframe.serve import about, api, page, problems
 from tellframe.serve.guard import Guard, Rate, Tokens
 from tellframe.serve.problems import Problem, ProblemError
@@ -131,7 +132,7 @@ def _on_http(request: Request, error: Any) -> Response:
     headers = dict(error.headers or {})
     if error.status_code == 405:  # by itself it names the methods of one route alone
         headers["Allow"] = ", ".join(sorted(_methods(request)))
-    return _answer(ProblemError(code, problems.finish(error.detail), headers))
+    return _answer(ProblemError(code, finish(error.detail), headers))
 
 
 def _methods(request: Request) -> set[str]:
@@ -147,7 +148,7 @@ def _methods(request: Request) -> set[str]:
 
 def _on_invalid(_request: Request, error: Any) -> Response:
     texts = [f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()]
-    return _answer(ProblemError("invalid_request", problems.finish("; ".join(texts))))
+    return _answer(ProblemError("invalid_request", finish("; ".join(texts))))
 
 
 def _on_database(_request: Request, error: Any) -> Response:

@@ -16,6 +16,7 @@ from tellframe.errors import (
     NoVideoError,
     PrivateAddressError,
 )
+from tellframe.report.words import finish, sentence
 
 log: Final = logging.getLogger("tellframe.serve")
 MEDIA_TYPE: Final = "application/problem+json"
@@ -96,7 +97,7 @@ def undecodable(error: MediaError, path: Path) -> Problem:
         code = "no_video"
     elif isinstance(error, LimitError):
         code = "too_costly"
-    return make(code, _capital(finish(text)))
+    return make(code, sentence(text))
 
 
 def unfetched(error: MediaError, shown: str) -> Problem:
@@ -145,13 +146,4 @@ def lost() -> Problem:
 
 def internal(text: str) -> Problem:
     """Return a failure that is not the file's fault."""
-    return make("analysis_failed", _capital(finish(text)))
-
-
-def finish(text: str) -> str:
-    """Return a text with a full stop, unless it ends as a sentence does: many end in a question."""
-    return text if text.endswith((".", "?", "!")) else f"{text}."
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return make("analysis_failed", sentence(text))
