@@ -63,7 +63,16 @@ def face_probability(scores: Tensor) -> Tensor:
     return (scores[:, 1] - scores[:, 0]).sigmoid()
 
 
-class PNet(nn.Module):
+class Network(nn.Module):
+    """One of the three."""
+
+    side: int | None
+    """Of the pictures that it takes, in pixels; None for any."""
+    outputs: tuple[str, ...]
+    """Names of what it returns."""
+
+
+class PNet(Network):
     """Proposal network: (N, 3, H, W) to offsets (N, 4, h, w) and probability (N, h, w)."""
 
     side = None
@@ -83,7 +92,7 @@ class PNet(nn.Module):
         return self.conv4_2(x), face_probability(self.conv4_1(x))
 
 
-class RNet(nn.Module):
+class RNet(Network):
     """Refinement network: (N, 3, 24, 24) to offsets (N, 4) and probability (N,)."""
 
     side = 24
@@ -107,7 +116,7 @@ class RNet(nn.Module):
         return self.dense5_2(x), face_probability(self.dense5_1(x))
 
 
-class ONet(nn.Module):
+class ONet(Network):
     """Output network: (N, 3, 48, 48) to offsets (N, 4), landmarks (N, 10), probability (N,)."""
 
     side = 48
@@ -133,7 +142,7 @@ class ONet(nn.Module):
         return self.dense6_2(x), self.dense6_3(x), face_probability(self.dense6_1(x))
 
 
-NETWORKS: Final[dict[str, type[nn.Module]]] = {"pnet": PNet, "rnet": RNet, "onet": ONet}
+NETWORKS: Final[dict[str, type[Network]]] = {"pnet": PNet, "rnet": RNet, "onet": ONet}
 
 
 def open_wheel(path: Path) -> zipfile.ZipFile:
@@ -144,7 +153,7 @@ def open_wheel(path: Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def load_network(name: str, wheel: zipfile.ZipFile) -> nn.Module:
+def load_network(name: str, wheel: zipfile.ZipFile) -> Network:
     """Build one of the `NETWORKS` with the weights of the wheel."""
     network = NETWORKS[name]()
     stored = io.BytesIO(wheel.read(f"facenet_pytorch/data/{name}.pt"))
@@ -158,7 +167,7 @@ def _spatial_axes(output: str) -> dict[int, str]:
     return {0: "batch", first: "rows", first + 1: "columns"}
 
 
-def export(name: str, network: nn.Module, folder: Path) -> Path:
+def export(name: str, network: Network, folder: Path) -> Path:
     """Write one network as a self-contained ONNX graph."""
     path = folder / f"mtcnn_{name}.onnx"
     side = network.side
@@ -173,7 +182,7 @@ def export(name: str, network: nn.Module, folder: Path) -> Path:
         torch.onnx.export(
             network,
             (torch.zeros(2, 3, side or 48, side or 64),),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # of the other exporter; this one takes streams
             input_names=["pixels"],
             output_names=list(network.outputs),
             dynamic_axes=dynamic,

@@ -61,9 +61,9 @@ def licence_of(package: metadata.Distribution) -> str:
     choose.
     """
     facts = package.metadata
-    if expression := facts.get("License-Expression"):
+    if expression := facts.get_all("License-Expression", [""])[0]:
         return str(expression)
-    text = str(facts.get("License") or "").strip()
+    text = str(facts.get_all("License", [""])[0]).strip()
     if text in SPDX or (text not in SAYS_NOTHING and EXPRESSION.fullmatch(text)):
         return SPDX.get(text, text)
     classified = [

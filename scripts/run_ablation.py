@@ -12,7 +12,7 @@ not the figures themselves.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -96,7 +96,7 @@ VARIANTS: Final = (
         against="head_gru",
     ),
 )
-SUBSETS: Final = {
+SUBSETS: Final[dict[str, Callable[[Row], bool]]] = {
     "live face swaps": lambda r: r.source == "deepfacelive-pairs",
     "lip-sync": lambda r: r.source == "diff2lip-pairs",
     "all videos": lambda r: not r.still,

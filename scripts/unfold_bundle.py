@@ -110,8 +110,8 @@ def load_folded(model: MeanModel, bundle: Bundle) -> None:
         raise ConfigError(f"{bundle.graph}: is of another backbone than the configuration's")
     for (conv, norm), (w, b) in zip(pairs, folded, strict=True):
         conv.weight.copy_(w)
-        norm.running_mean.zero_()
-        norm.running_var.fill_(1 - norm.eps)
+        norm.get_buffer("running_mean").zero_()
+        norm.get_buffer("running_var").fill_(1 - norm.eps)
         norm.weight.fill_(1)
         norm.bias.copy_(b)
     model.head.weight.copy_(weight)
@@ -133,15 +133,15 @@ def unfold_norms(model: MeanModel, crops: Tensor) -> None:
 
     pairs = pair_up(model)
     hooks = [conv.register_forward_hook(note) for conv, _ in pairs]
-    for batch in crops.split(BATCH):
+    for batch in torch.split(crops, BATCH):
         model.judge_frames(batch)
     for hook in hooks:
         hook.remove()
     for conv, norm in pairs:
         mean, square = sums[conv]
         variance = (square - mean**2).clamp(min=0)
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
+        norm.get_buffer("running_mean").copy_(mean)
+        norm.get_buffer("running_var").copy_(variance)
         norm.weight.copy_((variance + norm.eps).sqrt())
         norm.bias.add_(mean)
 
