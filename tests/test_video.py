@@ -449,6 +449,36 @@ def test_the_limit_is_of_pictures_as_they_are_shown(make_video, tmp_path):
         list_frames(path, limits)
 
 
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize(
+    ("file", "codec"),
+    [
+        ("a.ts", "libx264"),
+        ("a.ts", "libx265"),
+        ("a.ts", "mpeg2video"),
+        ("a.mkv", "libx264"),
+        ("a.avi", "mpeg4"),
+        ("a.h264", "libx264"),
+    ],
+)
+def test_pixels_are_square_where_the_codec_alone_says_what_they_are(
+    file, codec, threads, make_video, read_number, tmp_path
+):
+    options = {"x265-params": HEVC} if codec == "libx265" else {}
+    path = make_video(
+        tmp_path / file, codec=codec, size=(192, 128), aspect=Fraction(32, 27), options=options
+    )
+    listing = list_frames(path)
+    for wanted in (0, 17):
+        (frame,) = read_frames(path, listing, [wanted], threads=threads)
+        assert (listing.media.width, listing.media.height) == (228, 128)
+        assert frame.image.shape == (128, 228, 3)
+        assert read_number(np.asarray(Image.fromarray(frame.image).resize((192, 128)))) == wanted
+    limits = dataclasses.replace(FILE_LIMITS, pixels=29000)
+    with pytest.raises(LimitError, match="228 x 128 pixels, more than the limit of 29000"):
+        list(read_frames(path, listing, [0], threads=threads, limits=limits))
+
+
 @pytest.mark.parametrize("matrix", [(0,) * 9, (2**31 - 1,) * 9, (46341, 46341, 0, -46341, 46341)])
 def test_a_senseless_display_matrix_does_no_harm(matrix, make_video, read_numbers, tmp_path):
     path = make_video(tmp_path / "a.mp4", 3)

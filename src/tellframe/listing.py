@@ -66,6 +66,8 @@ class Tally:
     errors: int = 0
     """Packets that the decoder refused, and pictures in wanted places that it gave up or marked as
     damaged."""
+    stretch: tuple[float, float] = (1.0, 1.0)
+    """What makes the stored pixels square, as far as it is known; see `square_pixels`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Listing:
     """The pictures of a video stream in presentation order, as its packets announce them."""
 
     facts: Media
-    """What header and packets say of the file."""
+    """What header and packets say of the file; width and height as they are stored."""
     times: NDArray[np.float64]
     """Shape (F,), seconds since the first picture, ascending."""
     packets: NDArray[np.int64]
@@ -89,8 +91,11 @@ class Listing:
     def media(self) -> Media:
         """Facts about the file, with what the last reading came to so far."""
         tally = self.tally
+        across, down = tally.stretch
         return dataclasses.replace(
             self.facts,
+            width=round(self.facts.width * across),
+            height=round(self.facts.height * down),
             num_asked=tally.asked,
             num_decoded=tally.decoded,
             decode_errors=tally.errors,
@@ -134,15 +139,15 @@ def _list_opened(path: VideoFile, limits: FileLimits) -> Listing:
                 f"{path}: lasts {duration:.0f} s, more than the limit of {limits.seconds:g}; split "
                 "it, or see --max-seconds"
             )
-        codec, (across, down) = stream.codec_context, square_pixels(stream)
+        codec, tally = stream.codec_context, Tally(stretch=square_pixels(stream))
         media = Media(
             path=str(path),
             bytes=size,
             sha256=sha256,
             container=container.format.name,
             codec=codec.codec.canonical_name,
-            width=round(codec.width * across),
-            height=round(codec.height * down),
+            width=codec.width,
+            height=codec.height,
             rotation=0,
             duration=duration,
             num_frames=len(times),
@@ -152,7 +157,7 @@ def _list_opened(path: VideoFile, limits: FileLimits) -> Listing:
             num_packets=len(stamps),
         )
     # AVI stores no times of presentation; FFmpeg's guess is wrong where there are B-frames.
-    return Listing(media, times, packets, starts, stamped and media.container != "avi")
+    return Listing(media, times, packets, starts, stamped and media.container != "avi", tally)
 
 
 def _read_facts(file: VideoFile) -> tuple[int, str]:
@@ -198,13 +203,7 @@ def open_stream(path: VideoFile, limits: FileLimits = FILE_LIMITS) -> Iterator[t
         codec: Any = stream.codec_context
         if codec is None:
             raise DecodeError(f"{path}: its video codec is unknown; convert it to H.264 in MP4")
-        across, down = square_pixels(stream)
-        width, height = round(codec.width * across), round(codec.height * down)
-        if width * height > limits.pixels:
-            raise LimitError(
-                f"{path}: pictures of {width} x {height} pixels, more than the limit of "
-                f"{limits.pixels}; scale the video down, or see --max-pixels"
-            )
+        check_size(path, stream, limits)
         codec.skip_frame = "DEFAULT"
         codec.options = {"max_pixels": str(limits.pixels)}  # pictures may grow within a stream
         if codec.name == "h264":  # it would guess how far pictures are reordered and lose some
@@ -215,12 +214,27 @@ def open_stream(path: VideoFile, limits: FileLimits = FILE_LIMITS) -> Iterator[t
 def square_pixels(stream: Any) -> tuple[float, float]:
     """Return the factors of width and height that make stored pixels square, neither below 1.
 
-    What the container says, and what of the codec is known before a picture is decoded.
+    What the container says; where it says nothing, what the codec does, once a picture is decoded.
     """
-    aspect = float(stream.sample_aspect_ratio or 1)
+    aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
     if abs(aspect - 1) <= NEARLY_SQUARE or not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
         return 1.0, 1.0
     return max(aspect, 1.0), max(1 / aspect, 1.0)
+
+
+def check_size(path: VideoFile, stream: Any, limits: FileLimits) -> None:
+    """Refuse pictures that are larger than the limit once their pixels are square.
+
+    Raises:
+        LimitError: they are.
+    """
+    codec, (across, down) = stream.codec_context, square_pixels(stream)
+    width, height = round(codec.width * across), round(codec.height * down)
+    if width * height > limits.pixels:
+        raise LimitError(
+            f"{path}: pictures of {width} x {height} pixels, more than the limit of "
+            f"{limits.pixels}; scale the video down, or see --max-pixels"
+        )
 
 
 def _list_packets(

@@ -20,6 +20,7 @@ from tellframe.listing import (
     DAMAGE,
     Listing,
     Source,
+    check_size,
     decode_packet,
     list_frames,
     open_stream,
@@ -127,7 +128,7 @@ def read_frames(
 
     Raises:
         DecodeError: not one picture could be decoded without damage.
-        LimitError: a picture takes more memory than there is.
+        LimitError: a picture takes more memory than there is, or is larger than the limit.
     """
     positions, tally = np.fromiter(wanted, dtype=np.int64), listing.tally
     tally.asked, tally.decoded, tally.errors = len(positions), 0, 0
@@ -136,13 +137,15 @@ def read_frames(
     with open_video_file(path) as file, open_stream(file, limits) as (container, stream):
         stream.thread_type = "AUTO"
         stream.thread_count = threads or _choose_threads(stream.codec_context)
-        stretch = square_pixels(stream)
         pictures = _decode(container, stream, listing, positions)
         pictures = itertools.islice(pictures, limits.decoded)
         for position, picture in _pick(pictures, listing, positions):
+            if not tally.decoded:  # by now the codec says what the container may have left open
+                check_size(file, stream, limits)
+                tally.stretch = square_pixels(stream)
             turns = round(picture.rotation / 90) % 4
             try:
-                stored = _to_rgb(picture, *stretch)
+                stored = _to_rgb(picture, *tally.stretch)
             except DAMAGE:
                 tally.errors += 1
                 continue
