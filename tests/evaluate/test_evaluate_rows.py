@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tellframe.errors import ConfigError, DataError, UsageError
 from tellframe.evaluate.rows import COLUMNS, Judgement, Row, read_scores, write_scores
 from tellframe.evaluate.sources import draw, open_source, read_labels, read_stills
+from tellframe.report.tables import FORMULA_STARTS
 from tellframe.types import Label
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\ufeff"), max_size=12)
@@ -63,6 +64,15 @@ def test_a_spreadsheet_runs_no_name_as_a_formula(row, tmp_path):
     assert cells[COLUMNS.index("score")] == "-1.5"
     found, model = read_scores(tmp_path / "s.csv")
     assert (found[0].path, found[0].method, model) == ("=1+1", "'quoted'", "-m")
+
+
+@pytest.mark.parametrize("start", FORMULA_STARTS)
+def test_no_start_of_a_formula_is_forgotten(row, tmp_path, start):
+    write_scores([row(True, 1.0, path=f"{start}cmd")], tmp_path / "s.csv", "m")
+    with (tmp_path / "s.csv").open(newline="", encoding="utf-8") as file:
+        _, cells = csv.reader(file)
+    assert cells[0] == f"'{start}cmd"
+    assert read_scores(tmp_path / "s.csv")[0][0].path == f"{start}cmd"
 
 
 def test_scores_of_another_detector(tmp_path):

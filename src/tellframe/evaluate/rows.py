@@ -14,6 +14,7 @@ from typing import Final
 from tellframe.data.cut import Outcome
 from tellframe.errors import DataError
 from tellframe.report.files import open_replacing
+from tellframe.report.tables import FORMULA_STARTS
 from tellframe.types import Label
 
 COLUMNS: Final = (
@@ -24,8 +25,8 @@ COLUMNS: Final = (
 """Of scores.csv. Score: the model's logit of the most suspicious person. Reasons are joined by ;"""
 NEEDED: Final = ("video", "label", "probability")
 """Columns without which scores cannot be read; so those of any other detector can be."""
-_GUARDED: Final = ("=", "+", "-", "@", "\t", "\r", "'")
-"""A spreadsheet takes a cell that begins with one of them for a formula, but not after a '."""
+_GUARDED: Final = (*FORMULA_STARTS, "'")
+"""Written after a ', which is taken off again when it is read; so a ' itself is, too."""
 _TINY: Final = 1e-15
 
 

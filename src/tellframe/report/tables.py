@@ -29,7 +29,7 @@ COLUMNS: Final = (
 )
 """Header of the file: seconds in start and end, pixels in face_size, reason codes joined by ;"""
 
-_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """What makes a spreadsheet take a cell for a formula (OWASP, "CSV Injection"), with the full-width
 forms that some language versions accept too."""
 
@@ -99,6 +99,6 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _text(text: str) -> str:
-    if text.startswith(_FORMULA_STARTS):
+    if text.startswith(FORMULA_STARTS):
         text = "'" + text
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
