@@ -79,8 +79,8 @@ def sample_uniform(times: NDArray[np.float64], count: int) -> NDArray[np.int64]:
         count: how many are wanted; all are returned where there are no more.
 
     Returns:
-        Shape (<= count,), ascending positions in `times` without repeats. Fewer than `count`
-        where one picture is the nearest to several middles (variable frame rate).
+        Shape (<= count,), ascending positions in `times` without repeats. Where one picture is the
+        nearest to several middles (variable frame rate), those left over take the nearest unused.
     """
     if len(times) <= count:
         return np.arange(len(times), dtype=np.int64)
@@ -90,7 +90,49 @@ def sample_uniform(times: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     after = np.searchsorted(times, targets).clip(1, len(times) - 1)
     before = after - 1
     nearest = np.where(targets - times[before] <= times[after] - targets, before, after)
-    return np.unique(nearest).astype(np.int64)
+    chosen, owners = np.unique(nearest, return_index=True)
+    if len(chosen) == count:
+        return chosen.astype(np.int64)
+    left_over = np.delete(np.arange(count), owners)
+    return _fill_up(times, chosen, nearest[left_over], targets[left_over])
+
+
+def _fill_up(
+    times: NDArray[np.float64],
+    chosen: NDArray[np.int64],
+    nearest: NDArray[np.int64],
+    targets: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """Add to the chosen positions, for every target, the nearest that is unused.
+
+    Args:
+        times: shape (F,), more of them than there are positions and targets.
+        chosen: shape (C,), positions in `times`.
+        nearest: shape (N,), the nearest position to each target, which is chosen.
+        targets: shape (N,), seconds.
+    """
+    # Of every used position, where to go on looking for a free one; -1 and F are the ends.
+    earlier = {position: position - 1 for position in chosen.tolist()}
+    later = {position: position + 1 for position in chosen.tolist()}
+    for start, target in zip(nearest.tolist(), targets.tolist(), strict=True):
+        low, high = _first_free(earlier, start), _first_free(later, start)
+        nearer = high >= len(times) or target - times[low] <= times[high] - target
+        taken = low if low >= 0 and nearer else high
+        earlier[taken], later[taken] = taken - 1, taken + 1
+    return np.array(sorted(earlier), dtype=np.int64)
+
+
+def _first_free(links: dict[int, int], position: int) -> int:
+    """Follow links to a position that has none, and let all on the way point there.
+
+    Otherwise a file with a cluster of pictures would be walked through once for each.
+    """
+    way = []
+    while position in links:
+        way.append(position)
+        position = links[position]
+    links.update(dict.fromkeys(way, position))
+    return position
 
 
 def sample_start(times: NDArray[np.float64], count: int) -> NDArray[np.int64]:
