@@ -1,8 +1,10 @@
 """The command line as a person or a script meets it."""
 
 import csv
+import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -10,8 +12,12 @@ import pytest
 
 import tellframe
 from tellframe.cli import build_parser, run
-from tellframe.cli.detect import Tally
+from tellframe.cli.interrupt import until_interrupted
+from tellframe.cli.messages import explain
+from tellframe.cli.outputs import CSV, check_output
 from tellframe.cli.sources import find_videos
+from tellframe.cli.tally import Tally
+from tellframe.errors import UsageError
 from tellframe.types import Label, Reason, Verdict
 
 VERBS = (
@@ -103,6 +109,115 @@ def test_a_folder_of_reports(samples, tmp_path, capsys):
     assert run(["detect", str(samples), "--html", f"{target}/", "--frames", "3"]) == 0
     assert "VERDICT" in capsys.readouterr().out
     assert len(list(target.glob("*.html"))) == 4
+
+
+def test_a_folder_of_reports_holds_those_of_one_run(bad, tmp_path, capsys):
+    target, other = tmp_path / "reports", tmp_path / "other.mp4"
+    other.write_text("no video")
+    command = ["detect", bad, str(other), "--html", str(target)]
+    for _ in range(2):  # the same ones are replaced
+        assert run(command) == 4
+    pages = {page.name: page.read_bytes() for page in target.iterdir()}
+    assert sorted(pages) == ["0001-bad.html", "0002-other.html", "index.html"]
+    capsys.readouterr()
+    assert run(["detect", bad, "--html", str(target)]) == 2
+    err = capsys.readouterr().err
+    assert f"--html {target}: holds 0002-other.html, which is no report of these videos" in err
+    assert {page.name: page.read_bytes() for page in target.iterdir()} == pages
+    (target / "index.html").write_text("<p>My home page")
+    assert run(command) == 2
+    assert "holds index.html, which is no report, and would be replaced" in capsys.readouterr().err
+    assert (target / "index.html").read_text() == "<p>My home page"
+
+
+def test_progress_says_why_a_file_was_not_judged_and_ends_with_counts(samples, bad, capsys):
+    assert run(["detect", bad, str(samples / "real.mp4"), bad, "--jsonl", "--frames", "2"]) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(f"[1/3] {bad}: INCONCLUSIVE, not a video that can be opened")
+    assert lines[1].startswith(f"[2/3] {samples / 'real.mp4'}: INCONCLUSIVE (")
+    assert lines[3] == "3 videos: 1 INCONCLUSIVE, 2 could not be analysed"
+
+
+def test_counts_are_said_by_label():
+    tally = Tally()
+    for given in (*[verdict(Label.FAKE)] * 2, verdict(Label.REAL), verdict(Label.REAL, "bad")):
+        tally.add(given)
+    assert str(tally) == "4 videos: 2 FAKE, 1 REAL, 1 could not be analysed"
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Return what lets Ctrl-C come while a video is judged, by its number."""
+
+    def at(number):
+        def judge(_detector, sources):
+            for place, source in enumerate(sources, 1):
+                if place == number:
+                    os.kill(os.getpid(), signal.SIGINT)
+                yield dataclasses.replace(verdict(Label.FAKE), video=source.name)
+
+        monkeypatch.setattr("tellframe.cli.sources.judge_sources", judge)
+
+    before = signal.getsignal(signal.SIGINT)
+    yield at
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("page", ["a.html", "pages/"])
+def test_what_was_judged_before_ctrl_c_is_written(tmp_path, capsys, interrupted, page):
+    videos = [str(tmp_path / f"{name}.mp4") for name in "abcd"]
+    table, target = tmp_path / "a.csv", tmp_path / page
+    interrupted(3)
+    command = ["detect", *videos, "--csv", str(table), "--html", f"{tmp_path}/{page}"]
+    assert run(command) == 130
+    out, err = capsys.readouterr()
+    assert [line.split()[-1] for line in out.splitlines()[1:]] == videos[:2]
+    assert len(table.read_text().splitlines()) == 3
+    text = (target / "index.html" if page == "pages/" else target).read_text()
+    assert "Report on 2 videos" in text
+    assert "interrupted after 2 of 4 videos; what is written holds no more than these" in err
+    assert "2 videos: 2 FAKE" in err
+
+
+def test_ctrl_c_before_all_verdicts_writes_nothing(tmp_path, capsys, interrupted):
+    interrupted(1)
+    assert run(["detect", "a.mp4", "b.mp4", "--csv", str(tmp_path / "a.csv")]) == 130
+    assert capsys.readouterr() == ("", "tellframe: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_lets_what_was_judged_be_written_and_the_second_one_does_not(interrupted):
+    seen, taken = [], []
+    items = until_interrupted((number for number in range(9)), seen)
+    for item in items:
+        if item == 2:
+            os.kill(os.getpid(), signal.SIGINT)  # while it is written, say
+        taken.append(item)
+    assert (taken, seen) == ([0, 1, 2], [signal.SIGINT])
+    items = until_interrupted((number for number in range(9)), seen := [])
+    assert next(items) == 0
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    items.close()
+
+
+def test_lines_say_how_to_go_on_after_ctrl_c(tmp_path, capsys, interrupted):
+    interrupted(2)
+    lines = tmp_path / "a.jsonl"
+    assert run(["detect", "a.mp4", "b.mp4", "--jsonl", str(lines)]) == 130
+    assert "interrupted after 1 of 2 videos; --resume goes on" in capsys.readouterr().err
+    assert len(lines.read_text().splitlines()) == 1
+
+
+def test_an_ignored_ctrl_c_stays_ignored(capsys, interrupted):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of `tellframe ... &` in a script
+    try:
+        interrupted(2)
+        assert run(["detect", "a.mp4", "b.mp4", "c.mp4", "--jsonl"]) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_nothing_analysed(bad, capsys):
@@ -211,7 +326,60 @@ def test_lines_that_cannot_be_written_are_no_fault_of_the_report(
     monkeypatch.setattr("tellframe.report.write_jsonl", fill)
     assert run(["detect", bad, "--jsonl", "--html", str(tmp_path / "a.html")]) == 2
     err = capsys.readouterr().err
-    assert err.splitlines()[-1] == "tellframe: error: [Errno 28] No space left on device"
+    assert err.splitlines()[-1] == (
+        "tellframe: error: No space left on device; make room there, or name another place"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (FileExistsError(17, "File exists", "a/b"), "a/b: File exists; check the path"),
+        (PermissionError(13, "Permission denied", "a"), "a: Permission denied; check your rights"),
+        (
+            OSError(28, "No space left on device", "a.tmp", None, "a"),
+            "a: No space left on device; ",
+        ),
+        (OSError("of no kind"), "of no kind"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_what_the_system_refuses_is_said_with_what_to_do(error, text):
+    assert explain(error).startswith(text)
+
+
+def test_a_video_is_never_taken_for_an_output(samples, tmp_path, capsys):
+    video, empty = tmp_path / "a.mp4", tmp_path / "empty.mp4"
+    content = (samples / "real.mp4").read_bytes()
+    video.write_bytes(content)
+    empty.touch()
+    link = tmp_path / "link.csv"
+    link.symlink_to(video)
+    notes = tmp_path / "notes.csv"
+    notes.write_text("mine")
+    for command, reason in (
+        (["--csv", str(video), "x.mp4"], "exists, and does not end in .csv"),  # --csv *.mp4
+        (["--csv", str(empty), "x.mp4"], "exists, and does not end in .csv"),
+        (["--csv", str(link), "x.mp4"], "exists, and does not end in .csv"),
+        (["--html", str(video), "x.mp4"], "exists, and does not end in .html or .htm"),
+        (["--html", str(video), str(video)], "is one of the inputs"),
+        (["--csv", str(notes), str(notes)], "is one of the inputs"),
+    ):
+        assert run(["detect", *command]) == 2
+        out, err = capsys.readouterr()
+        assert (out, f"{command[0]} {command[1]}: {reason}" in err) == ("", True), err
+    assert (video.read_bytes(), notes.read_text()) == (content, "mine")
+
+
+def test_a_file_of_the_right_kind_or_without_content_is_replaced(tmp_path):
+    for name, content in (("a.CSV", "old"), ("new.txt", None), ("tmp.Xy12", "")):
+        path = tmp_path / name
+        if content is not None:
+            path.write_text(content)
+        check_output("--csv", path, folder=False, kinds=CSV, inputs=["s3://b/a.mp4", "absent"])
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(UsageError, match=r"does not end in \.csv"):
+        check_output("--csv", tmp_path / "notes", folder=False, kinds=CSV)
 
 
 def test_a_name_that_the_terminal_cannot_show_is_escaped():

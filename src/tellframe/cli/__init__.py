@@ -16,6 +16,7 @@ from tellframe.cli import (
     data,
     detect,
     evaluation,
+    messages,
     serve,
     status,
     submission,
@@ -43,7 +44,8 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return status.DONE
     except (TellframeError, OSError) as error:
-        print(f"tellframe: error: {error}", file=sys.stderr)
+        text = messages.explain(error) if isinstance(error, OSError) else error
+        print(f"tellframe: error: {text}", file=sys.stderr)
         return status.USAGE
     except KeyboardInterrupt:
         print("tellframe: interrupted", file=sys.stderr)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tellframe.cli import status
-from tellframe.cli.messages import say_all_done, say_passed_over, say_verdict
+from tellframe.cli.messages import (
+    say_all_done,
+    say_interrupted,
+    say_passed_over,
+    say_tally,
+    say_verdict,
+)
 from tellframe.cli.options import (
     add_isolation_options,
     add_model_options,
@@ -21,10 +25,19 @@ from tellframe.cli.options import (
     asked_workers,
     load_detector,
 )
-from tellframe.cli.outputs import check_output, noting, print_table
+from tellframe.cli.outputs import (
+    CSV,
+    PAGES,
+    check_output,
+    check_pages,
+    make_parent,
+    noting,
+    print_table,
+)
+from tellframe.cli.tally import Tally
 from tellframe.errors import StoreError, UsageError
 from tellframe.runtime import usable_cores
-from tellframe.types import Label, Verdict
+from tellframe.types import Verdict
 
 if TYPE_CHECKING:
     from tellframe.detector import Detector
@@ -106,10 +119,6 @@ def run_detect(options: argparse.Namespace) -> int:
     from tellframe.cli.lines import open_lines
 
     _check(options)
-    if options.csv:
-        check_output("--csv", options.csv, folder=False)
-    if options.html:
-        check_output("--html", options.html)
     with ExitStack() as stack:
         lines: TextIO | None = sys.stdout if options.jsonl else None
         earlier: list[Verdict] = []
@@ -123,7 +132,7 @@ def run_detect(options: argparse.Namespace) -> int:
         stack.callback(detector.close)
         _check_model(options.jsonl, earlier, detector)
         for target in filter(None, (options.csv, options.html)):
-            Path(os.path.realpath(target)).parent.mkdir(parents=True, exist_ok=True)
+            make_parent(target)
         return _detect(options, detector, lines, earlier)
 
 
@@ -138,6 +147,11 @@ def _check(options: argparse.Namespace) -> None:
     into_file = options.jsonl not in (None, "-")
     if into_file:
         check_target(Path(options.jsonl))
+        check_output("--jsonl", options.jsonl, folder=False, inputs=options.inputs)
+    if options.csv:
+        check_output("--csv", options.csv, folder=False, kinds=CSV, inputs=options.inputs)
+    if options.html:
+        check_output("--html", options.html, kinds=PAGES, inputs=options.inputs)
     asked_workers(options)  # refuses a negative number
     if options.resume and not into_file:
         raise UsageError("--resume: goes on with a file of lines; name it with --jsonl FILE.jsonl")
@@ -166,11 +180,12 @@ def _detect(
         StoreError: the report or the CSV cannot be written; whatever else was asked for is.
     """
     from tellframe import report
-    from tellframe.cli.watch import interruptible
+    from tellframe.cli.interrupt import interruptible
 
     tally = Tally()
     for verdict in earlier:
         tally.add(verdict)
+    before = tally.total
     interrupted: list[int] = []
     verdicts = earlier if options.csv else []  # all of them, and none where nobody asks for them
     keep = bool(options.csv or options.json or not lines)
@@ -209,8 +224,12 @@ def _detect(
     if options.csv:  # last: the disk may be full by now
         with noting("--csv", options.csv, failures):
             report.write_csv(verdicts, options.csv)
+    if tally.total > max(before, 1) and not options.quiet:
+        say_tally(tally)
     if failures:
         raise StoreError("; ".join(failures))
+    if interrupted and not options.watch:
+        return status.INTERRUPTED
     return tally.status(fail_on_fake=options.fail_on == "fake", watched=bool(options.watch))
 
 
@@ -245,9 +264,10 @@ def _judge(
     options: argparse.Namespace,
     detector: Detector,
     earlier: list[Verdict],
-    interrupted: Sequence[int],
+    interrupted: list[int],
 ) -> Iterator[Verdict]:
     """Yield the verdicts on all inputs but those of earlier ones."""
+    from tellframe.cli.interrupt import until_interrupted
     from tellframe.cli.sources import find_sources, judge_sources
     from tellframe.cli.watch import Lookout, watch
     from tellframe.webfetch import FetchLimits
@@ -271,36 +291,14 @@ def _judge(
         sources = lookout.look()
         if earlier and not sources and not options.quiet:
             say_all_done(options.jsonl, earlier)
-        verdicts, total = judge_sources(detector, sources), f"/{len(sources)}"
+        if options.html:
+            check_pages("--html", options.html, [source.name for source in sources])
+        verdicts = until_interrupted(judge_sources(detector, sources), interrupted)
+        total = f"/{len(sources)}"
+    number = 0
     for number, verdict in enumerate(verdicts, 1):
         if not options.quiet:
             say_verdict(f"[{number}{total}]", verdict)
         yield verdict
-
-
-@dataclass
-class Tally:
-    """What the exit status tells of verdicts."""
-
-    total: int = 0
-    failed: int = 0
-    fakes: int = 0
-
-    def add(self, verdict: Verdict) -> None:
-        """Count one."""
-        self.total += 1
-        self.failed += verdict.error is not None
-        self.fakes += verdict.label is Label.FAKE
-
-    def status(self, *, fail_on_fake: bool, watched: bool = False) -> int:
-        """Return the exit status; a fake that was asked for goes before inputs that failed.
-
-        Args:
-            fail_on_fake: whether it was asked for.
-            watched: whether there need not have been any input.
-        """
-        if fail_on_fake and self.fakes:
-            return status.FAKE_FOUND
-        if self.failed == self.total and not (watched and not self.total):
-            return status.NONE_ANALYSED
-        return status.SOME_FAILED if self.failed else status.DONE
+    if interrupted and not options.watch:
+        say_interrupted(number, len(sources), resumable=options.jsonl not in (None, "-"))

@@ -2,18 +2,63 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from tellframe.types import Verdict
 
+if TYPE_CHECKING:
+    from tellframe.cli.tally import Tally
+
+_ADVICE: Final = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there, or name another place"
+    ),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS), "check your rights there, or name another place"
+    ),
+    **dict.fromkeys(
+        (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP),
+        "check the path, or name another",
+    ),
+    errno.ENAMETOOLONG: "name a shorter one",
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise `ulimit -n`, or ask for fewer --workers"),
+    errno.ENOMEM: "free some memory, or ask for fewer --workers",
+    errno.EIO: "check the disk",
+}
+"""What to do about errors of the system that nothing else explains."""
+
+
+def explain(error: OSError) -> str:
+    """Return what went wrong in words, with the file that it went wrong with, and what to do."""
+    text = error.strerror or str(error) or type(error).__name__
+    where = next((f"{name}: " for name in (error.filename2, error.filename) if name), "")
+    advice = _ADVICE.get(error.errno or 0)
+    return f"{where}{text}{f'; {advice}' if advice else ''}"
+
 
 def say_verdict(number: str, verdict: Verdict) -> None:
-    """Write a line of progress to stderr."""
+    """Write a line of progress to stderr; of what could not be analysed, why."""
     from tellframe.report.words import printable  # loaded late: `--help` needs none of it
 
+    what = f"{verdict.label} ({verdict.seconds:.1f} s)"
+    if verdict.error is not None:
+        what = f"{verdict.label}, {printable(verdict.error.removeprefix(f'{verdict.video}: '))}"
+    print(f"{number} {printable(verdict.video)}: {what}", file=sys.stderr, flush=True)
+
+
+def say_tally(tally: Tally) -> None:
+    """Write to stderr what all verdicts add up to."""
+    print(tally, file=sys.stderr, flush=True)
+
+
+def say_interrupted(done: int, total: int, *, resumable: bool) -> None:
+    """Write to stderr how many of all videos were judged before Ctrl-C."""
+    rest = "--resume goes on" if resumable else "what is written holds no more than these"
     print(
-        f"{number} {printable(verdict.video)}: {verdict.label} ({verdict.seconds:.1f} s)",
+        f"tellframe: interrupted after {done:,} of {total:,} videos; {rest}",
         file=sys.stderr,
         flush=True,
     )

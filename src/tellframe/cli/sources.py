@@ -234,7 +234,7 @@ def _from_key(store: Store, key: str, size: int, limits: FetchLimits) -> Source:
     return Source(name, fetch)
 
 
-def judge_sources(detector: Detector, sources: Iterable[Source]) -> Iterator[Verdict]:
+def judge_sources(detector: Detector, sources: Iterable[Source]) -> Generator[Verdict, None, None]:
     """Judge videos in order; fetch those that lie elsewhere a few ahead, and forget them after.
 
     Raises:

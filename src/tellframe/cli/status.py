@@ -15,5 +15,5 @@ TEXT: Final = """exit status:
   3   some inputs could not be analysed
   4   no input could be analysed
   10  a fake was found (only with --fail-on fake)
-  130 interrupted by Ctrl-C, without --watch
+  130 interrupted by Ctrl-C, without --watch; what was judged until then is written
 """

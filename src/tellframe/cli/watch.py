@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,24 +74,3 @@ def watch(detector: Detector, lookout: Lookout, interrupted: Sequence[int]) -> I
         end = time.monotonic() + lookout.seconds
         while not interrupted and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, 0.5))
-
-
-@contextmanager
-def interruptible(seen: list[int]) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the body without an error, and note them in `seen`.
-
-    The exception alone is not enough: Python drops it where it is raised in a callback.
-    """
-
-    def stop(number: int, _frame: object) -> None:
-        seen.append(number)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        pass
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

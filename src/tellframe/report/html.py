@@ -60,7 +60,7 @@ def _write_folder(verdicts: Iterable[Verdict], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     entries: list[tuple[Verdict, str]] = []
     for number, verdict in enumerate(verdicts, 1):
-        name = _page_name(verdict, number)
+        name = page_name(verdict.video, number)
         _write(folder / name, single_page(verdict, back='<a href="index.html">All videos</a>'))
         entries.append((_without_evidence(verdict), name))
     body = [_head_line(""), _overview(entries), limits(2), _foot()]
@@ -143,9 +143,12 @@ def _tally(verdicts: Iterable[Verdict]) -> Iterator[str]:
         yield f"<li>{number_of(unreadable, 'file')} could not be read</li>"
 
 
-def _page_name(verdict: Verdict, number: int) -> str:
-    """Return a file name that is unique by its number and safe on every system and in a link."""
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", PurePath(verdict.video).stem).strip("-_")
+def page_name(video: str, number: int) -> str:
+    """Return the name of a video's page in a folder.
+
+    It is unique by its number, from 1, and safe on every system and in a link.
+    """
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", PurePath(video).stem).strip("-_")
     return f"{number:04d}-{stem[:60] or 'video'}.html"
 
 
