@@ -169,10 +169,20 @@ def test_two_sets_of_scores_side_by_side(report, tmp_path, capsys):
     options = ("--scores", str(scores), "--against", str(other), "-o", str(tmp_path / "out"))
     assert run(["evaluate", *options]) == 0
     facts = read(tmp_path / "out")
-    auc = facts["comparison"]["figures"]["auc"]
+    auc = facts["comparison"]["all videos"]["figures"]["auc"]
     assert (auc["first"], auc["second"], auc["difference"]) == (1.0, 0.5, 0.5)
     assert [r["run"]["model"] for r in facts["results"]][1] == "other.csv"
-    assert "auc: 1.0 - 0.5 = 0.5" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "auc: 1.0 - 0.5 = 0.5" in out
+    heads = [line for line in out.splitlines() if line.startswith("## ")]
+    first = load_bundle()
+    assert heads == [
+        f"## First model: {first.name} {first.version} {first.sha256[:12]}",
+        "## Second model: other.csv",
+        "## First against second model, all videos",
+    ]
+    assert out.count("\n\n## ") == 2
+    assert "\n|  |" not in out
     page = (tmp_path / "out" / "index.html").read_text()
     assert "First against second model" in page
     assert (tmp_path / "out" / "scores_against.csv").is_file()

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 pytest.importorskip("sklearn", reason="needs the extra: pip install 'tellframe[data]'")
 
 from tellframe.errors import DataError
-from tellframe.evaluate.compare import _mcnemar, compare
+from tellframe.evaluate.compare import _mcnemar, compare, compare_sets
+from tellframe.evaluate.report import Result, Run, build_report, find_overall
+from tellframe.evaluate.words import say_comparison
 
 
 def test_a_model_is_no_better_than_itself(rows):
@@ -60,6 +62,58 @@ def test_only_videos_of_both_count(rows):
     lie = [dataclasses.replace(some[0], fake=not some[0].fake), *some[1:]]
     with pytest.raises(DataError, match="different labels"):
         compare(some, lie)
+
+
+def crops_of(rows, source="crops"):
+    return [dataclasses.replace(r, path=f"{r.path}.png", source=source, still=True) for r in rows]
+
+
+def test_videos_and_single_crops_are_never_pooled(rows, few_resamples):
+    # On the crops the first is better, on the videos the second: pooled it would be one figure.
+    good, bad = rows(gap=4.0), rows(gap=0.0, seed=1)
+    crops = (crops_of(side) for side in (rows(240, gap=4.0), rows(240, gap=0.0, seed=1)))
+    first, second = ([*some, *more] for some, more in zip((bad, good), crops, strict=True))
+    found = compare_sets(first, second)
+    assert list(found) == ["all videos", "all single crops"]
+    assert found["all videos"] == compare(bad, good)
+    assert found["all single crops"]["figures"]["auc"]["difference"] > 0.2
+    assert found["all videos"]["figures"]["auc"]["difference"] < -0.2
+    facts = build_report([Result(Run("a", "s"), (*first,)), Result(Run("b", "s"), (*second,))])
+    for result, side in zip(facts["results"], ("first", "second"), strict=True):
+        compared = facts["comparison"]["all videos"]["figures"]["auc"][side]
+        assert compared == find_overall(result)["auc"]
+    words = [say_comparison(name, one) for name, one in found.items()]
+    assert "On the 57 videos that both" in words[0]
+    assert "On the 228 single crops that both" in words[1]
+
+
+def test_what_only_one_has_scored_is_compared_with_nothing(rows, few_resamples):
+    some = rows()
+    found = compare_sets([*some, *crops_of(some)], some)
+    assert found["all videos"]["n"] == 57
+    assert found["all single crops"] is None
+    assert "no single crop that both" in say_comparison("all single crops", None)
+    with pytest.raises(DataError, match="no scored video in common"):
+        compare_sets(some, crops_of(some))
+
+
+def test_crops_of_several_sources_are_one_set_that_the_page_begins_with(rows, few_resamples):
+    first, second = (
+        (*crops_of(side[:30], "a"), *crops_of(side[30:], "b")) for side in (rows(), rows(seed=1))
+    )
+    facts = build_report([Result(Run("1", "s"), first), Result(Run("2", "s"), second)])
+    (name, found), *others = facts["comparison"].items()
+    assert (name, others) == ("all single crops", [])
+    assert found["figures"]["auc"]["first"] == find_overall(facts["results"][0])["auc"]
+
+
+def test_groups_are_drawn_not_videos(row):
+    # In one group only the first is right, in the other only the second: 0 on the whole, and by
+    # group a resample has twice the one, twice the other, or both.
+    reals = [(row(False, sign, g, path=f"{g}r{n}"), row(False, -sign, g, path=f"{g}r{n}"))
+             for g, sign in (("a", -1.0), ("b", 1.0)) for n in range(50)]  # fmt: skip
+    found = compare(*map(list, zip(*reals, strict=True)))
+    assert found["figures"]["accuracy"]["difference_95"] == [-1.0, 1.0]
 
 
 def test_one_class_is_compared_by_its_loss_alone(rows):

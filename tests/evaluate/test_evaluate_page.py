@@ -12,6 +12,8 @@ import pytest
 pytest.importorskip("sklearn", reason="needs the extra: pip install 'tellframe[data]'")
 pytest.importorskip("matplotlib", reason="needs the extra: pip install 'tellframe[data]'")
 
+from tellframe.bundle import load_bundle
+from tellframe.evaluate.calibration import sources_of
 from tellframe.evaluate.definitions import FIGURES
 from tellframe.evaluate.page import draw_page
 from tellframe.evaluate.report import (
@@ -152,9 +154,49 @@ def test_a_page_of_one_class_or_of_nothing_scored(rows, few_resamples, keep):
 def test_a_page_of_crops_alone(rows, few_resamples):
     crops = tuple(dataclasses.replace(r, still=True, source="crops") for r in rows())
     facts = build_report([Result(RUN, crops)])
-    unseen = "crops of the groups that calibration did not see"
-    assert list(facts["results"][0]["sets"]) == ["crops", unseen]
+    assert list(facts["results"][0]["sets"]) == ["crops"]
     elements_of(draw_page(facts))
+
+
+@pytest.mark.parametrize(
+    ("fitted_on", "unseen"),
+    [
+        ("half of the groups of videos test: a (60)", False),
+        ("half of the groups of videos test: a (60), crops (6) (60)", True),
+        ("half of the groups of videos dev: crops (6) (60)", False),
+        ("half of the groups of others test: crops (6) (60)", False),
+        ("nothing", False),
+        ("", False),
+    ],
+)
+def test_the_half_that_calibration_did_not_see_is_told_where_it_saw_the_other(
+    rows, few_resamples, fitted_on, unseen
+):
+    crops = tuple(dataclasses.replace(r, still=True, source="crops (6)") for r in rows())
+    run = dataclasses.replace(RUN, calibration=fitted_on)
+    (result,) = build_report([Result(run, crops)])["results"]
+    name = "crops (6) of the groups that calibration did not see"
+    assert list(result["sets"]) == ["crops (6)", *[name] * unseen]
+
+
+def test_the_shipped_model_has_half_seen_what_the_documents_measure_it_on():
+    fitted_on = load_bundle().calibration.fitted_on
+    sources = {"deepfacelive-pairs", "dfdc_faces (single crops)", "diff2lip-pairs"}
+    assert sources_of(fitted_on, "labels.csv", "dev") == sources
+    assert sources_of(fitted_on, "labels.csv", "all") == set()
+
+
+def test_two_models_are_compared_on_videos_and_on_crops(rows, few_resamples):
+    some = rows()
+    crops = [dataclasses.replace(r, still=True, source="crops") for r in some]
+    facts = build_report([Result(RUN, (*some, *crops)), Result(RUN, (*some, *crops))])
+    page = draw_page(facts)
+    elements_of(page)
+    assert "First against second model, all videos" in page
+    assert "First against second model, all single crops" in page
+    page = draw_page(build_report([Result(RUN, (*some, *crops)), Result(RUN, tuple(some))]))
+    elements_of(page)
+    assert "There is no single crop that both have scored." in page
 
 
 def test_the_words_say_the_numbers(rows, few_resamples):
@@ -177,6 +219,9 @@ def test_what_was_measured_is_read_back(results, tmp_path):
     assert read_run(tmp_path / "scores.csv") == results[0].run
     assert read_run(tmp_path / "scores_against.csv") == results[1].run
     assert read_run(tmp_path / "other.csv") is None
+    facts = json.loads((tmp_path / "report.json").read_text())
+    (tmp_path / "report.json").write_text(json.dumps({**facts, "format": 1}))
+    assert read_run(tmp_path / "scores.csv") == results[0].run
     for text in ("{", "[]", '{"format": 99}', '{"format": 1, "results": [{"run": {"x": 1}}]}'):
         (tmp_path / "report.json").write_text(text)
         assert read_run(tmp_path / "scores.csv") is None

@@ -77,6 +77,10 @@ def test_what_most_resamples_lack_has_no_interval():
     assert interval_of(np.array([1.0] * 600 + [math.nan] * 400)) == (1.0, 1.0)
 
 
+def test_an_interval_leaves_two_and_a_half_percent_at_either_end():
+    assert interval_of(np.arange(1001.0)) == (25.0, 975.0)
+
+
 def test_summary_counts_what_was_not_scored(row):
     rows = [row(False, -1.0, "a"), row(True, 1.0, "b"), row(True, None, "c")]
     figures = summarise(rows)
@@ -115,7 +119,8 @@ def test_figures_are_those_of_the_scored_videos(rows, few_resamples):
 def test_tables_have_videos_sources_and_crops(row, few_resamples):
     rows = [row(f, 1.0 if f else -1.0, f"g{n}{f}") for n in range(9) for f in (False, True)]
     crops = [dataclasses.replace(r, still=True, source="crops") for r in rows]
-    found = tables([*rows, *crops])
+    assert list(tables([*rows, *crops])) == ["all videos", "s", "crops"]
+    found = tables([*rows, *crops], {"s", "crops", "elsewhere"})
     assert list(found) == [
         "all videos",
         "s",
@@ -129,6 +134,24 @@ def test_tables_have_videos_sources_and_crops(row, few_resamples):
     assert found["all videos"]["n"] == found["crops"]["n"] == 18
     text = markdown(found)
     assert "| s | 18 (9) | 1.000 | 1.000 (1.00-1.00)" in text
+
+
+def test_only_what_calibration_has_half_seen_has_a_half_that_it_did_not_see(row, few_resamples):
+    rows = [row(f, 1.0 if f else -1.0, f"g{n}{f}") for n in range(9) for f in (False, True)]
+    crops = [dataclasses.replace(r, still=True, source="crops") for r in rows]
+    of_videos = "all videos of the groups that calibration did not see"
+    assert list(tables([*rows, *crops], {"s"})) == ["all videos", "s", "crops", of_videos]
+
+
+def test_rows_without_a_source_are_among_all_alone(row, few_resamples):
+    rows = [row(True, 1.0, "a", source=""), row(False, -1.0, "b", source="")]
+    assert list(tables(rows)) == ["all videos"]
+    crops = [dataclasses.replace(r, still=True) for r in rows]
+    assert list(tables([*rows, *crops])) == ["all videos", "all single crops"]
+    named = [dataclasses.replace(crops[0], source="t"), dataclasses.replace(crops[1], source="u")]
+    found = tables([*rows, *named])
+    assert list(found) == ["all videos", "t", "u", "all single crops"]
+    assert found["all single crops"]["n"] == 2
 
 
 # --- strata -----------------------------------------------------------------------------------

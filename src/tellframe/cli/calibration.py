@@ -63,7 +63,14 @@ def add_calibrate(verbs: Any) -> None:
 def run_calibrate(options: argparse.Namespace) -> int:
     """Run the verb; return the exit status."""
     from tellframe.bundle import load_bundle, write_bundle
-    from tellframe.evaluate.calibration import calibrate, choose_limits, choose_rows, recalibrated
+    from tellframe.evaluate.calibration import (
+        calibrate,
+        choose_limits,
+        choose_rows,
+        describe_data,
+        recalibrated,
+        sources_of,
+    )
     from tellframe.evaluate.metrics import load_sklearn
     from tellframe.evaluate.summary import tables
 
@@ -87,7 +94,7 @@ def run_calibrate(options: argparse.Namespace) -> int:
         )
     calibration = calibrate(
         result.rows,
-        f"half of the groups of {result.run.source} {result.run.split}".rstrip(),
+        describe_data(result.run.source, result.run.split),
         method=options.method,
         prior_train=options.prior_train,
         prior_use=options.prior_use,
@@ -98,7 +105,8 @@ def run_calibrate(options: argparse.Namespace) -> int:
         misses = options.error_rate if options.miss_rate is None else options.miss_rate
         decision = choose_limits(choose_rows(rows), options.error_rate, misses, decision)
         rows = recalibrated(rows, calibration, decision)
-    metrics = {name: _keep(figures) for name, figures in tables(rows).items()}
+    seen = sources_of(calibration.fitted_on, result.run.source, result.run.split)
+    metrics = {name: _keep(figures) for name, figures in tables(rows, seen).items()}
     write_bundle(
         dataclasses.replace(bundle, calibration=calibration, decision=decision, metrics=metrics),
         Path(options.model),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,8 +95,6 @@ def run_evaluate(options: argparse.Namespace) -> int:
     """Run the verb; return the exit status."""
     from tellframe.evaluate.metrics import load_sklearn
     from tellframe.evaluate.report import build_report, write_report
-    from tellframe.evaluate.summary import markdown
-    from tellframe.evaluate.words import say_comparison
     from tellframe.report.drawing import load_matplotlib
 
     load_sklearn()  # to find out now, and not after hours of work, that it is missing
@@ -108,15 +107,30 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if options.against:
         results.append(_load_second(options))
     facts = write_report(results, options.output) if options.output else build_report(results)
-    for result in facts["results"]:
-        sys.stdout.write(markdown(result["sets"]))
-    if facts["comparison"]:
-        for name, d in facts["comparison"]["figures"].items():
-            print(f"{name}: {d['first']} - {d['second']} = {d['difference']}, p = {d['p']}")
-        print(say_comparison(facts["comparison"]))
+    _print_figures(facts)
     if options.output:
         print(f"report: {options.output / 'index.html'}", file=sys.stderr)
     return status.DONE
+
+
+def _print_figures(facts: Mapping[str, Any]) -> None:
+    """Print the table of each model, and of two how they differ."""
+    from tellframe.evaluate.summary import markdown
+    from tellframe.evaluate.words import say_comparison
+    from tellframe.report.words import printable
+
+    results = facts["results"]
+    if len(results) == 1:
+        sys.stdout.write(markdown(results[0]["sets"]))
+        return
+    for legend, result in zip(("First", "Second"), results, strict=True):
+        print(f"## {legend} model: {printable(result['run']['model'])}\n")
+        print(markdown(result["sets"]))
+    for place, (name, found) in enumerate(facts["comparison"].items()):
+        print("\n" * (place > 0) + f"## First against second model, {name}\n")
+        for figure, d in found["figures"].items() if found else ():
+            print(f"{figure}: {d['first']} - {d['second']} = {d['difference']}, p = {d['p']}")
+        print(say_comparison(name, found))
 
 
 def load_result(options: argparse.Namespace) -> Result:

@@ -1,7 +1,7 @@
 """Measure a model on labelled videos, compare two, calibrate one, and answer a competition."""
 
 from tellframe.evaluate.calibration import calibrate, recalibrated
-from tellframe.evaluate.compare import compare
+from tellframe.evaluate.compare import compare, compare_sets
 from tellframe.evaluate.rows import (
     Judgement,
     Row,
@@ -24,6 +24,7 @@ __all__ = [
     "Still",
     "calibrate",
     "compare",
+    "compare_sets",
     "in_calibration_half",
     "judge_videos",
     "markdown",

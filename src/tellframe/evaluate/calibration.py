@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,6 +88,29 @@ def calibrate(
 def _list_sources(counts: Counter[tuple[str, bool]]) -> str:
     sources = sorted({source for source, _ in counts})
     return ", ".join(f"{s} ({counts[s, False] + counts[s, True]})" for s in sources)
+
+
+def describe_data(source: str, split: str) -> str:
+    """Return what `calibrate` is told that it fits to; `sources_of` finds it again."""
+    return f"half of the groups of {source} {split}".rstrip()
+
+
+def sources_of(fitted_on: str, source: str, split: str) -> set[str]:
+    """Return the sources of labelled videos half of whose groups a calibration was fitted to.
+
+    Args:
+        fitted_on: of the calibration.
+        source: name of the labelled videos.
+        split: of these.
+
+    Returns:
+        None where it was fitted to others, to another split of them, or not at all.
+    """
+    begin = f"{describe_data(source, split)}: "
+    if not fitted_on.startswith(begin):
+        return set()
+    listed = fitted_on.removeprefix(begin)
+    return set(re.findall(r"(.*?) \(\d+\)(?:, |$)", listed, re.DOTALL))
 
 
 def recalibrated(rows: Sequence[Row], calibration: Calibration, decision: Decision) -> list[Row]:

@@ -12,14 +12,47 @@ from numpy.typing import NDArray
 from tellframe.errors import DataError
 from tellframe.evaluate.metrics import THRESHOLD, Array, measure, prepare
 from tellframe.evaluate.rows import Row
-from tellframe.evaluate.summary import interval_of, is_scored, resample, sample_rows
+from tellframe.evaluate.summary import (
+    ALL,
+    CROPS,
+    interval_of,
+    is_scored,
+    resample,
+    sample_rows,
+)
 
 COMPARED: Final = ("auc", "pr_auc", "log_loss", "balanced_log_loss", "accuracy")
 LOWER_IS_BETTER: Final = ("log_loss", "balanced_log_loss")
+_NOTHING: Final = "the two sets of scores have no scored video in common"
+
+
+def compare_sets(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, dict[str, Any] | None]:
+    """Compare two models on all videos and on all single crops, each by themselves.
+
+    Pooled they would be one figure of neither, and of whichever are more.
+
+    Args:
+        rows: scored by the first model.
+        others: scored by the second.
+
+    Returns:
+        What `compare` says by set, `ALL` and `CROPS`; None where both have scored nothing of it.
+
+    Raises:
+        DataError: they share nothing that is scored, or disagree about a label.
+    """
+    found: dict[str, dict[str, Any] | None] = {}
+    for name, still in ((ALL, False), (CROPS, True)):
+        mine, yours = ([r for r in side if r.still is still] for side in (rows, others))
+        if mine or yours:
+            found[name] = _compare(mine, yours)
+    if not any(found.values()):
+        raise DataError(_NOTHING)
+    return found
 
 
 def compare(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, Any]:
-    """Compare two models on the videos that both have scored.
+    """Compare two models on the videos, or on the single crops, that both have scored.
 
     Differences are those of the first less the second, with a 95 % interval and a two-sided p from
     the same bootstrap: groups are drawn once for both models, so that what is hard for both
@@ -37,6 +70,14 @@ def compare(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, Any]:
     Raises:
         DataError: they share no scored video, or disagree about a label.
     """
+    found = _compare(rows, others)
+    if found is None:
+        raise DataError(_NOTHING)
+    return found
+
+
+def _compare(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, Any] | None:
+    """Return what `compare` does; None where both have scored nothing in common."""
     theirs = {(r.path, r.still): r for r in others}
     both = [(r, theirs[r.path, r.still]) for r in rows if (r.path, r.still) in theirs]
     for one, other in both:
@@ -44,7 +85,7 @@ def compare(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, Any]:
             raise DataError(f"{one.path}: the two sets of scores give it different labels")
     pairs = [(a, b) for a, b in both if is_scored(a) and is_scored(b)]
     if not pairs:
-        raise DataError("the two sets of scores have no scored video in common")
+        return None
     first, second = (sample_rows(side) for side in zip(*pairs, strict=True))
     of_first, of_second = prepare(first), prepare(second)
 

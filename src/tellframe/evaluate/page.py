@@ -86,7 +86,7 @@ def draw_page(facts: Facts) -> str:
         f'<p class="lead">{_models(results)}</p>',
         _glance(find_overall(results[0])),
         _list(find_words(facts), "found"),
-        _comparison(facts),
+        *_comparisons(facts),
         _part("Curves", _cards(results), "plots"),
         _part("Calls", _calls(results), "pairs"),
         _all_figures(results),
@@ -323,11 +323,15 @@ def _coverage(result: Facts) -> str:
     return f'<section class="part"><h2>What could be judged</h2>{table}</section>'
 
 
-def _comparison(facts: Facts) -> str:
-    """Return the differences of two models."""
-    found = facts["comparison"]
-    if found is None:
-        return ""
+def _comparisons(facts: Facts) -> Iterator[str]:
+    """Yield the differences of two models, on videos and on single crops."""
+    for name, found in (facts["comparison"] or {}).items():
+        words = escaped(say_comparison(name, found))
+        table = _differences(found, words) if found else f'<p class="card note">{words}</p>'
+        yield f'<section class="part"><h2>First against second model, {name}</h2>{table}</section>'
+
+
+def _differences(found: Facts, words: str) -> str:
     heads = ["Figure", "First", "Second", "First − second", "p"]
     rows = [
         f'<tr><th scope="row">{FIGURES[name][0]}</th>'
@@ -338,5 +342,4 @@ def _comparison(facts: Facts) -> str:
         f'<td class="n" data-name="p">{number(d["p"])}</td></tr>'
         for name, d in found["figures"].items()
     ]
-    table = _table("figures", heads, rows, escaped(say_comparison(found)))
-    return f'<section class="part"><h2>First against second model</h2>{table}</section>'
+    return _table("figures", heads, rows, words)

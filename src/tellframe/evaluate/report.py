@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from tellframe.evaluate.compare import compare
+from tellframe.evaluate.calibration import sources_of
+from tellframe.evaluate.compare import compare_sets
 from tellframe.evaluate.definitions import CONVENTIONS, FIGURES
 from tellframe.evaluate.metrics import (
     BINS,
@@ -29,6 +30,7 @@ from tellframe.evaluate.rows import Row, write_scores
 from tellframe.evaluate.strata import find_strata
 from tellframe.evaluate.summary import (
     ALL,
+    CROPS,
     NOT_SCORED,
     RESAMPLES,
     SEED,
@@ -41,8 +43,11 @@ from tellframe.evaluate.summary import (
 )
 from tellframe.report.files import open_replacing
 
-FORMAT: Final = 1
-"""Version of report.json; raised when a key changes meaning."""
+FORMAT: Final = 2
+"""Version of report.json; raised when a key changes meaning. Version 1 compared videos and single
+crops as one."""
+_RUN_KEPT: Final = (1, FORMAT)
+"""Versions whose `Run` is the same."""
 SCORES: Final = ("scores.csv", "scores_against.csv")
 """Files of the rows: of the model, and of the one that it is compared with."""
 _POINTS: Final = 400
@@ -92,8 +97,8 @@ def build_report(results: Sequence[Result]) -> dict[str, Any]:
         format, tellframe; method: all constants; conventions and definitions in words; results: a
         list with, for each model, run (as `Run`), outcomes (videos by `Outcome` and class), sets
         ({name: figures}), strata ({kind: [{name, figures}]}, see `find_strata`) and curves;
-        comparison: as `compare` returns, or None. Figures are those of `summarise`: a number NAME
-        and its interval NAME_95, [low, high], both None where they are undefined.
+        comparison: as `compare_sets` returns, or None. Figures are those of `summarise`: a number
+        NAME and its interval NAME_95, [low, high], both None where they are undefined.
     """
     return {
         "format": FORMAT,
@@ -109,17 +114,18 @@ def build_report(results: Sequence[Result]) -> dict[str, Any]:
         "conventions": list(CONVENTIONS),
         "definitions": {name: meaning for name, (_, meaning) in FIGURES.items()},
         "results": [_describe(result) for result in results],
-        "comparison": compare(results[0].rows, results[1].rows) if len(results) > 1 else None,
+        "comparison": compare_sets(*(r.rows for r in results)) if len(results) > 1 else None,
     }
 
 
 def _describe(result: Result) -> dict[str, Any]:
     videos = [r for r in result.rows if not r.still] or list(result.rows)
     run = {name: getattr(result.run, name) for name in Run.__dataclass_fields__}
+    seen = sources_of(result.run.calibration, result.run.source, result.run.split)
     return {
         "run": run,
         "outcomes": _count_outcomes(videos),
-        "sets": tables(result.rows),
+        "sets": tables(result.rows, seen),
         "strata": find_strata(result.rows),
         "curves": _draw_curves([r for r in videos if is_scored(r)]),
     }
@@ -218,7 +224,8 @@ def write_report(results: Sequence[Result], folder: Path) -> dict[str, Any]:
 def find_overall(result: Facts) -> dict[str, Any]:
     """Return the figures of all videos, or of all single crops where there is no video."""
     sets: dict[str, dict[str, Any]] = result["sets"]
-    return sets[ALL] if ALL in sets else next(iter(sets.values()))
+    first = next(iter(sets))  # of single crops of one source alone, which are all
+    return sets[next((name for name in (ALL, CROPS) if name in sets), first)]
 
 
 def read_run(scores: Path) -> Run | None:
@@ -228,7 +235,7 @@ def read_run(scores: Path) -> Run | None:
         return None
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        if facts["format"] != FORMAT:
+        if facts["format"] not in _RUN_KEPT:
             return None
         return Run(**facts["results"][SCORES.index(scores.name)]["run"])
     except (OSError, ValueError, KeyError, IndexError, TypeError):

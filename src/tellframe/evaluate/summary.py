@@ -6,7 +6,7 @@ Intervals are bootstrapped over groups, because videos of one group are no indep
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -32,6 +32,7 @@ NOT_SCORED: Final = 0.5
 """What a video without a score is taken to be said of, where it counts: it claims nothing, and
 needs no knowledge of how common fakes are. `tellframe submit` says the same by default."""
 ALL: Final = "all videos"
+CROPS: Final = "all single crops"
 UNSEEN: Final = "{} of the groups that calibration did not see"
 _CHUNK: Final = 2**22
 """Weights that are held at a time."""
@@ -179,13 +180,24 @@ def _rounded(value: float) -> float | None:
     return round(value, 6) if math.isfinite(value) else None
 
 
-def tables(rows: Sequence[Row]) -> dict[str, Figures]:
-    """Return the figures overall, by source, and of the groups that calibration did not see."""
+def tables(rows: Sequence[Row], calibrated: Collection[str] = ()) -> dict[str, Figures]:
+    """Return the figures overall, by source, and of the groups that calibration did not see.
+
+    Args:
+        rows: scored; those without a source are among all alone.
+        calibrated: sources half of whose groups the calibration has seen; see
+            `tellframe.evaluate.calibration.sources_of`.
+    """
+    crops = [r for r in rows if r.still]
     sets: dict[str, list[Row]] = {ALL: [r for r in rows if not r.still]}
     for row in rows:
-        sets.setdefault(row.source, []).append(row)
-    for name in [ALL, *sorted({r.source for r in rows if r.still})]:
-        sets[UNSEEN.format(name)] = [r for r in sets[name] if not in_calibration_half(r.group)]
+        if row.source:
+            sets.setdefault(row.source, []).append(row)
+    if len({r.source for r in crops}) > 1 or not all(r.source for r in crops):
+        sets[CROPS] = crops
+    for name in (ALL, *sorted({r.source for r in crops if r.source})):
+        if {r.source for r in sets[name]} & set(calibrated):
+            sets[UNSEEN.format(name)] = [r for r in sets[name] if not in_calibration_half(r.group)]
     return {name: summarise(members) for name, members in sets.items() if members}
 
 

@@ -9,6 +9,7 @@ from tellframe.data.eda_cards import OUTCOME_TEXT
 from tellframe.evaluate.compare import LOWER_IS_BETTER
 from tellframe.evaluate.report import find_overall
 from tellframe.evaluate.strata import MOST_FACES
+from tellframe.evaluate.summary import CROPS
 from tellframe.report.words import escaped, number_of
 
 Facts = Mapping[str, Any]
@@ -135,8 +136,11 @@ def words_on_calls(run: Facts) -> str:
     )
 
 
-def say_comparison(found: Facts) -> str:
-    """Say how two models were compared, and what McNemar's test says."""
+def say_comparison(name: str, found: Facts | None) -> str:
+    """Say how two models were compared on a set, and what McNemar's test says."""
+    noun = "single crop" if name == CROPS else "video"
+    if found is None:
+        return f"There is no {noun} that both have scored."
     test = found["mcnemar"]
     lower = " and ".join(name.replace("_", " ") for name in LOWER_IS_BETTER)
     left = [
@@ -151,10 +155,10 @@ def say_comparison(found: Facts) -> str:
     numbers = [found[k] for k in ("n_first_only", "n_second_only", "n_not_scored") if found[k]]
     apart = "; ".join(f"{n:,} that {t}" for n, t in zip(numbers, left, strict=True))
     return (
-        f"On the {number_of(found['n'], 'video')} that both have scored"
+        f"On the {number_of(found['n'], noun)} that both have scored"
         f"{f' (left out: {apart})' if apart else ''}. Of {lower}, lower is better. Interval and p "
         "are from a paired bootstrap: groups are drawn once for both models; p is two-sided. Calls "
         f"at 0.5: only the first is right on {test['only_first_right']:,}, only the second on "
-        f"{test['only_second_right']:,} (McNemar's exact test, which takes videos for independent: "
-        f"p = {test['p']:.3g})."
+        f"{test['only_second_right']:,} (McNemar's exact test, which takes {noun}s for "
+        f"independent: p = {test['p']:.3g})."
     )
