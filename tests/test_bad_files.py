@@ -17,7 +17,7 @@ from bad_files import KINDS, PARTIAL, READ, REFUSED, make_all, table
 from tellframe.isolation import Limits
 from tellframe.limits import FileLimits
 from tellframe.report.words import damage
-from tellframe.types import Reason
+from tellframe.types import Label, Reason
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 20
@@ -129,8 +129,18 @@ def test_a_limit_of_decoded_pictures_leaves_the_rest(samples):
 def test_a_limit_of_people_keeps_those_seen_most(samples):
     detector = tellframe.load(isolate=False, file_limits=FileLimits(people=1))
     verdict = detector.detect(samples / "two_people.mp4")
-    assert len(verdict.people) == 1
+    assert [(p.label, p.start) for p in verdict.people] == [(Label.REAL, 0.2)]
     assert verdict.counters["dropped_many"] == 1
+    # The other one is the fake.
+    assert (verdict.label, verdict.reasons) == (Label.REAL, (Reason.PERSON_NOT_JUDGED,))
+
+
+def test_a_limit_of_faces_in_a_frame_leaves_the_smaller_ones_and_says_so(samples):
+    detector = tellframe.load(isolate=False, max_faces=1)
+    verdict = detector.detect(samples / "two_people.mp4")
+    assert len(verdict.people) == 1
+    assert verdict.counters["dropped_faces"] >= 1  # followed, the other is not seen
+    assert Reason.PERSON_NOT_JUDGED in verdict.reasons
 
 
 def test_memory_without_end_is_as_much_as_there_is(monkeypatch):

@@ -221,7 +221,7 @@ def test_a_clip_model_judges_people_one_by_one(by_red):
     assert nobody.probability is None
     # One after the other they are judged as they are together.
     assert tuple(by_red.judge([clip])[0] for clip in clips) == (fake, real, nobody)
-    label, probability, _ = judge_video((fake, real, nobody))
+    label, probability, _ = judge_video((fake, real, nobody), by_red.bundle.decision)
     assert (label, probability) == (Label.FAKE, fake.probability)
 
 

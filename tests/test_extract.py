@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tellframe.errors import MediaNotFoundError
-from tellframe.extract import extract_clips
+from tellframe.extract import extract_clips, leaves_out
 from tellframe.faces.align import brighten, crop_face
 from tellframe.recipe import Recipe
 from tellframe.types import Clip, Face
@@ -159,6 +159,45 @@ def test_a_false_face_is_dropped_and_counted(scene, wanted):
     assert [clip.face_size for clip in extraction.clips] == [30]
     assert extraction.counters["dropped_short"] == 1
     assert extraction.counters["faces_detected"] == 7
+
+
+@pytest.mark.parametrize("seen", range(6))
+@pytest.mark.parametrize("search_every", [0.0, 2.99])
+def test_who_is_seen_in_one_frame_of_a_long_video_is_kept(seen, search_every, make_video, tmp_path):
+    """A minute of a film of six: the verdict must not pass over it. In the last frame, too."""
+    seconds = [60.0 * n for n in range(6)]
+    path = make_video(tmp_path / "a.mkv", size=(WIDTH, HEIGHT), seconds=seconds, draw=draw_scene)
+
+    def find(n: int) -> list[Face]:
+        faces = [make_face(face_centre(n), 48)]
+        return [*faces, make_face(120, 48, 40)] if n == seen else faces
+
+    recipe = dataclasses.replace(RECIPE, search_every=search_every)
+    extraction = extract_clips(path, recipe, FakeDetector(find))
+    assert sorted(clip.num_valid for clip in extraction.clips) == [1, 6]
+    assert extraction.counters["dropped_short"] == 0
+    assert extraction.media.sampled_every == 60
+
+
+def test_how_far_apart_the_frames_lie_is_said(scene, wanted):
+    media = extract_clips(scene, RECIPE, find_wanderer(wanted)).media
+    assert media.sampled_every == pytest.approx(10 / 25)
+    alone = dataclasses.replace(RECIPE, num_frames=1)
+    assert extract_clips(scene, alone, find_wanderer(wanted)).media.sampled_every == 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "kept"), [({"max_faces": 2}, 2), ({"keep_all": False}, 1), ({"max_faces": 3}, 3)]
+)
+def test_faces_beyond_the_limit_of_a_frame_are_counted(limits, kept, scene):
+    def find(n: int) -> list[Face]:
+        return [make_face(30 + 50 * k, 48, 40 - k) for k in range(3)]
+
+    extraction = extract_clips(scene, dataclasses.replace(RECIPE, **limits), FakeDetector(find))
+    assert [clip.face_size for clip in extraction.clips] == [40, 39, 38][:kept]
+    assert extraction.counters["faces_detected"] == 6 * kept
+    assert extraction.counters.get("dropped_faces", 0) == 6 * (3 - kept)
+    assert leaves_out(extraction.counters) == (kept < 3)
 
 
 @pytest.mark.parametrize(("search_every", "searched"), [(0.0, 6), (0.01, 5), (99.0, 1)])

@@ -103,7 +103,7 @@ def test_one_fake_among_three_people_wins(fake, whole):
         frames, pooled = (np.zeros(10), logit) if whole else (np.full(10, logit), None)
         own = clip(person=k + 1)
         people.append(judge_person(own, frames, None, Calibration(), DECISION, clip_logit=pooled))
-    label, probability, reasons = judge_video(people)
+    label, probability, reasons = judge_video(people, DECISION)
     assert (label, reasons) == (Label.FAKE, ())
     assert probability == people[fake].probability == pytest.approx(1 / (1 + math.exp(-3)))
 
@@ -125,6 +125,9 @@ REAL = (Label.REAL, 0.1)
 UNSURE = (Label.INCONCLUSIVE, 0.5, Reason.UNCERTAIN)
 SMALL = (Label.INCONCLUSIVE, 0.95, Reason.TOO_SMALL)
 BRIEF = (Label.INCONCLUSIVE, 0.2, Reason.TOO_FEW_FRAMES)
+AT_THE_LIMIT = (Label.INCONCLUSIVE, DECISION.fake_from, Reason.DEGRADED)
+BELOW_IT = (Label.INCONCLUSIVE, math.nextafter(DECISION.fake_from, 0), Reason.DEGRADED)
+UNSEEN = (Label.INCONCLUSIVE, None, Reason.TOO_FEW_FRAMES)
 
 
 @pytest.mark.parametrize(
@@ -139,23 +142,38 @@ BRIEF = (Label.INCONCLUSIVE, 0.2, Reason.TOO_FEW_FRAMES)
         ([REAL, REAL, FAKE], Label.FAKE, 0.9, ()),
         ([REAL, UNSURE], Label.INCONCLUSIVE, 0.5, (Reason.UNCERTAIN,)),
         ([FAKE, UNSURE], Label.FAKE, 0.9, ()),
-        # Who cannot be judged is named, and neither convicts nor acquits the video.
-        ([REAL, SMALL], Label.REAL, 0.1, (Reason.PERSON_NOT_JUDGED,)),
+        # Who cannot be judged is named, and does not convict the video.
+        ([REAL, BRIEF], Label.REAL, 0.1, (Reason.PERSON_NOT_JUDGED,)),
+        ([REAL, UNSEEN], Label.REAL, 0.1, (Reason.PERSON_NOT_JUDGED,)),
         ([FAKE, SMALL], Label.FAKE, 0.9, (Reason.PERSON_NOT_JUDGED,)),
+        # Nor is it acquitted where such a person scores as a fake.
+        ([REAL, SMALL], Label.INCONCLUSIVE, 0.1, (Reason.PERSON_NOT_JUDGED,)),
+        ([SMALL, REAL, BRIEF], Label.INCONCLUSIVE, 0.1, (Reason.PERSON_NOT_JUDGED,)),
+        ([REAL, AT_THE_LIMIT], Label.INCONCLUSIVE, 0.1, (Reason.PERSON_NOT_JUDGED,)),
+        ([REAL, BELOW_IT], Label.REAL, 0.1, (Reason.PERSON_NOT_JUDGED,)),
+        (
+            [UNSURE, SMALL],
+            Label.INCONCLUSIVE,
+            0.5,
+            (Reason.UNCERTAIN, Reason.PERSON_NOT_JUDGED),
+        ),
         ([SMALL], Label.INCONCLUSIVE, 0.95, (Reason.TOO_SMALL,)),
         ([BRIEF, SMALL], Label.INCONCLUSIVE, 0.95, (Reason.TOO_FEW_FRAMES, Reason.TOO_SMALL)),
     ],
 )
 def test_any_person_rule(people, label, probability, reasons):
     verdicts = [person(*p, number=n) for n, p in enumerate(people, 1)]
-    assert judge_video(verdicts) == (label, probability, reasons)
-    with_partial = judge_video(verdicts, partial=True)
+    assert judge_video(verdicts, DECISION) == (label, probability, reasons)
+    with_partial = judge_video(verdicts, DECISION, partial=True)
     assert with_partial == (label, probability, (*reasons, Reason.PARTIAL))
+    with_others = judge_video(verdicts, DECISION, left_out=True)
+    named = [r for r in reasons if r is not Reason.PERSON_NOT_JUDGED]
+    assert with_others == (label, probability, (*named, Reason.PERSON_NOT_JUDGED))
 
 
 @given(st.permutations([FAKE, REAL, REAL, UNSURE, SMALL]))
 def test_the_order_of_people_never_matters(people):
-    assert judge_video([person(*p) for p in people])[:2] == (Label.FAKE, 0.9)
+    assert judge_video([person(*p) for p in people], DECISION)[:2] == (Label.FAKE, 0.9)
 
 
 def test_pooling_is_the_mean_over_frames():
@@ -221,6 +239,24 @@ def test_levelling_scales_keeps_the_mean_and_the_order_within_a_scale(frames):
     for scale in set(scales.tolist()):
         own = scales == scale
         np.testing.assert_allclose(np.diff(levelled[own]), np.diff(logits[own]), atol=1e-9)
+
+
+def test_the_offset_of_a_scale_is_shrunk_by_how_little_its_frames_tell():
+    # The mean is 2. Of three frames at 1, 3/4 of the offset of -1 is taken out: 1.75; of one at 5,
+    # 1/2 of 3: 3.5. Both are then moved so that the mean stays.
+    levelled = level_scales(np.array([1.0, 1.0, 1.0, 5.0]), np.array([0, 0, 0, 1]))
+    np.testing.assert_allclose(levelled, np.array([1.75, 1.75, 1.75, 3.5]) - 0.1875)
+
+
+def test_a_probability_at_a_limit_is_on_its_far_side():
+    decision = Decision(fake_from=0.6, real_to=0.4)
+    for probability, label in (
+        (0.6, Label.FAKE),
+        (math.nextafter(0.6, 0), Label.INCONCLUSIVE),
+        (math.nextafter(0.4, 1), Label.INCONCLUSIVE),
+        (0.4, Label.REAL),
+    ):
+        assert decision.label(probability) is label
 
 
 def test_moments_are_compared_with_those_of_their_scale():

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tellframe.bundle import Bundle, load_bundle
 from tellframe.errors import MediaError, RecipeMismatchError
-from tellframe.extract import Extraction, extract_clips
+from tellframe.extract import Extraction, extract_clips, leaves_out
 from tellframe.faces import FaceDetector, fetch_weights, load_face_detector
 from tellframe.isolated import LIMITS, IsolatedExtractor
 from tellframe.isolation import Limits, map_ahead
@@ -176,7 +176,12 @@ class Detector:
         """Judge a video that took so many seconds to read."""
         begin = time.perf_counter()
         people = self.judge(extraction.clips)
-        label, probability, reasons = judge_video(people, partial=extraction.media.partial)
+        label, probability, reasons = judge_video(
+            people,
+            self.bundle.decision,
+            partial=extraction.media.partial,
+            left_out=leaves_out(extraction.counters),
+        )
         return Verdict(
             video=str(path),
             label=label,

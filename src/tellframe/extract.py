@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tellframe.faces import FaceDetector
 from tellframe.faces.align import brighten, crop_face
@@ -40,7 +41,12 @@ class Extraction:
     """One a person, in order of first appearance."""
     counters: dict[str, int] = field(default_factory=dict)
     """frames_sampled, faces_detected, scene_cuts, dropped_short, dropped_print; where there
-    are more people than the limit, dropped_many."""
+    are more people than the limit, dropped_many, and more faces in a frame, dropped_faces."""
+
+
+def leaves_out(counters: Mapping[str, int]) -> bool:
+    """Tell by the counters whether there were more people or faces than the limits allow."""
+    return any(counters.get(name) for name in ("dropped_many", "dropped_faces"))
 
 
 def extract_clips(
@@ -65,11 +71,13 @@ def extract_clips(
     """
     listing = list_frames(path, limits)
     wanted = SAMPLERS[recipe.sampling](listing.times, recipe.num_frames)
+    spacing = _spacing(listing.times[wanted])
     # In the last frames nobody new is looked for, who would be seen too seldom to be kept, unless
     # the recipe wants every frame searched.
-    late = listing.times[wanted[len(wanted) + 1 - least_sightings(len(wanted)) :]]
+    late = listing.times[wanted[len(wanted) + 1 - least_sightings(len(wanted), spacing) :]]
     until = late[0] if len(late) and recipe.search_every else math.inf
-    tracker, finder = Tracker(), FaceFinder(detector, recipe.search_every, until)
+    most = recipe.max_faces if recipe.keep_all else 1
+    tracker, finder = Tracker(), FaceFinder(detector, recipe.search_every, until, most)
     frames = read_frames(path, listing, wanted, threads=threads, limits=limits)
     times: list[float] = []
     num_faces, rotation = 0, 0
@@ -80,13 +88,16 @@ def extract_clips(
         times.append(frame.time)
         num_faces += len(sightings)
         rotation = frame.rotation
-    tracks, dropped = keep_people(tracker.finish(), len(times))
+    tracks, dropped = keep_people(tracker.finish(), len(times), spacing)
     many = max(len(tracks) - limits.people, 0)
     if many:  # those seen most often stay, in their order
         seen = sorted(range(len(tracks)), key=lambda n: -len(tracks[n].sightings))
         tracks = [tracks[n] for n in sorted(seen[: limits.people])]
     media = dataclasses.replace(
-        listing.media, rotation=rotation, partial=listing.media.partial or len(times) < len(wanted)
+        listing.media,
+        rotation=rotation,
+        partial=listing.media.partial or len(times) < len(wanted),
+        sampled_every=spacing,
     )
     return Extraction(
         media=media,
@@ -98,8 +109,14 @@ def extract_clips(
             "dropped_short": dropped["short"],
             "dropped_print": dropped["print"],
             **({"dropped_many": many} if many else {}),
+            **({"dropped_faces": finder.num_cut} if finder.num_cut else {}),
         },
     )
+
+
+def _spacing(times: NDArray[np.float64]) -> float:
+    """Return the median of the seconds from one sampled frame to the next; 0 where there is one."""
+    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
 
 
 def _read_ahead(frames: Iterator[Frame]) -> Iterator[Frame]:

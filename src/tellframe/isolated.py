@@ -187,7 +187,7 @@ def counts_are_possible(media: Media, recipe: Recipe) -> bool:
     return (
         0 <= media.num_decoded <= media.num_asked <= recipe.num_frames
         and all(0 <= count < 2**63 for count in counts)
-        and min(media.duration, media.frame_rate) >= 0
+        and min(media.duration, media.frame_rate, media.sampled_every) >= 0
     )
 
 

@@ -50,7 +50,8 @@ class Recipe:
     keep_all: bool = True
     """Whether all faces of a frame are kept, or only the largest."""
     max_faces: int = 16
-    """Upper limit of faces kept a frame, the largest first; bounds memory on crowds."""
+    """Upper limit of faces kept a frame, the largest first; bounds memory on crowds. The others are
+    counted, and the verdict says that somebody was left out."""
     brighten_below: float = 60.0
     """A frame is brightened before detection when the 75th percentile of its luma (0-255) lies
     below this; 0 switches it off. A percentile, because one bright pixel must not decide."""

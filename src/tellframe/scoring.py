@@ -192,28 +192,35 @@ def _decide_person(
 
 
 def judge_video(
-    people: Sequence[FaceVerdict], *, partial: bool = False
+    people: Sequence[FaceVerdict],
+    decision: Decision,
+    *,
+    partial: bool = False,
+    left_out: bool = False,
 ) -> tuple[Label, float | None, tuple[Reason, ...]]:
     """Apply the rule `any_person`.
 
-    FAKE if one person is FAKE. Otherwise INCONCLUSIVE if one person is uncertain, or if nobody
-    could be judged. Otherwise REAL; people who could not be judged for the quality of their
+    FAKE if one person is FAKE. Otherwise INCONCLUSIVE if one person is uncertain, if nobody could
+    be judged, or if one who could not scores as a fake: too little to call the video FAKE, and too
+    much to call it REAL. Otherwise REAL; others who could not be judged for the quality of their
     pictures are named as a reason beside it, because nothing is known of them.
 
     Args:
         people: the verdicts of all persons.
+        decision: from which probability on a face is FAKE.
         partial: whether a part of the video is missing; adds a reason, changes no label.
+        left_out: whether there were more people or faces than are looked at; likewise.
 
     Returns:
         The label; P(fake), the highest among the people who could be judged, or among all where
         nobody could, or None where nobody was scored; and the reasons.
     """
     extra = (Reason.PARTIAL,) if partial else ()
+    judged = [p for p in people if not set(p.reasons) - {Reason.UNCERTAIN}]
+    if left_out or 0 < len(judged) < len(people):
+        extra = (Reason.PERSON_NOT_JUDGED, *extra)
     if not people:
         return Label.INCONCLUSIVE, None, (Reason.NO_FACE, *extra)
-    judged = [p for p in people if not set(p.reasons) - {Reason.UNCERTAIN}]
-    if len(judged) < len(people) and judged:
-        extra = (Reason.PERSON_NOT_JUDGED, *extra)
     scored = [p.probability for p in judged or people if p.probability is not None]
     probability = max(scored, default=None)
     if any(p.label is Label.FAKE for p in people):
@@ -223,6 +230,8 @@ def judge_video(
     if not judged:
         causes = dict.fromkeys(r for p in people for r in p.reasons)
         return Label.INCONCLUSIVE, probability, (*causes, *extra)
+    if any(p.probability is not None and p.probability >= decision.fake_from for p in people):
+        return Label.INCONCLUSIVE, probability, extra  # it is one who could not be judged
     return Label.REAL, probability, extra
 
 

@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 
 SCHEMA_VERSION: Final = 1
 """Version of the JSON that is written from `Verdict`; raised when a field changes meaning."""
+FAR_APART: Final = 2.0
+"""Seconds between two sampled frames beyond which a face seen in one alone cannot be said to flash
+up, since it may have been there all the time to the frames before and behind: what a face detector
+takes for a face by mistake is mostly gone within a second."""
 
 
 class Label(StrEnum):
@@ -157,6 +161,9 @@ class Media:
     decode_errors: int = 0
     """Packets that the decoder refused, and pictures in wanted places that it gave up or marked as
     damaged."""
+    sampled_every: float = 0.0
+    """Seconds from one picture that was looked at to the next, the median; 0 where there are not
+    two, or it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +260,9 @@ class Verdict:
     label: Label
     """REAL, FAKE or INCONCLUSIVE."""
     probability: float | None
-    """Calibrated P(at least one face is fake); None where nothing was scored."""
+    """Calibrated P(at least one face is fake) among the people who were judged. Where nobody could
+    be, the highest score among those who were seen, which is no frequency; None where nothing was
+    scored."""
     reasons: tuple[Reason, ...]
     """Reason codes; always at least one where the label is INCONCLUSIVE."""
     people: tuple[FaceVerdict, ...]

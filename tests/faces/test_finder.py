@@ -74,6 +74,28 @@ def test_a_lost_face_brings_a_search_of_the_same_frame():
     assert detector.calls[3:] == ["follow"]
 
 
+def test_no_more_faces_than_the_limit_are_kept_and_the_others_counted():
+    detector = Detector(present=5)
+    finder = FaceFinder(detector, 1.0, most=3)
+    assert [len(finder.find(FRAME, time)) for time in (0.0, 0.5, 1.0)] == [3, 3, 3]
+    # Those that are followed are the three that are known, so that no more are seen.
+    assert detector.calls == ["search", "follow", "search"]
+    assert finder.num_cut == 4
+
+
+def test_one_that_finds_all_when_it_should_follow_is_cut_likewise():
+    class All(Detector):
+        def follow(self, image, faces):
+            self.calls.append("follow")
+            return [face(10 * k) for k in range(self.present)]
+
+    detector = All(present=5)
+    finder = FaceFinder(detector, 10.0, most=3)
+    assert [len(finder.find(FRAME, time)) for time in (0.0, 0.5)] == [3, 3]
+    assert detector.calls == ["search", "follow"]
+    assert finder.num_cut == 4
+
+
 def test_a_frame_of_another_size_is_searched():
     detector = Detector()
     finder = FaceFinder(detector, 10.0)

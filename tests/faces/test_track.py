@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tellframe.faces import track
-from tellframe.faces.track import FaceTrack, Sighting, Tracker, keep_people
-from tellframe.types import Face
+from tellframe.faces.track import FaceTrack, Sighting, Tracker, keep_people, least_sightings
+from tellframe.types import FAR_APART, Face
 
 STAGE = np.full((90, 160, 3), 90, np.uint8)
 OTHER_STAGE = np.full((90, 160, 3), 200, np.uint8)
@@ -219,7 +219,7 @@ def test_frames_may_change_their_size():
 def test_no_faces_no_tracks():
     assert follow([[], [], []]) == []
     assert follow([]) == []
-    assert keep_people([], 10) == ([], {})
+    assert keep_people([], 10, 1.0) == ([], {})
 
 
 # --- what is no living face -------------------------------------------------------------------
@@ -241,7 +241,7 @@ def names(tracks) -> list[int]:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_print_is_dropped_beside_a_living_face(order):
-    kept, dropped = keep_people([living(), still()][::order], 10)
+    kept, dropped = keep_people([living(), still()][::order], 10, 1.0)
     assert names(kept) == [1]
     assert dropped == {"print": 1}
 
@@ -249,25 +249,25 @@ def test_a_print_is_dropped_beside_a_living_face(order):
 @pytest.mark.parametrize("size", [30.0, 60.0])
 def test_where_all_is_still_nothing_is_dropped(size):
     tracks = [still(1, size=60.0), still(2, size=size), still(3, size=20.0)]
-    kept, dropped = keep_people(tracks, 10)
+    kept, dropped = keep_people(tracks, 10, 1.0)
     assert names(kept) == [1, 2, 3]
     assert not dropped
 
 
 def test_a_still_face_alone_is_kept():
-    kept, dropped = keep_people([still()], 10)
+    kept, dropped = keep_people([still()], 10, 1.0)
     assert names(kept) == [2]
     assert not dropped
 
 
 def test_two_living_people_are_kept():
-    kept, dropped = keep_people([living(1), living(2, x=400.0, size=30.0)], 10)
+    kept, dropped = keep_people([living(1), living(2, x=400.0, size=30.0)], 10, 1.0)
     assert names(kept) == [1, 2]
     assert not dropped
 
 
 def test_two_sightings_are_too_few_to_call_a_face_a_print():
-    kept, dropped = keep_people([living(count=8), still(count=2)], 8)
+    kept, dropped = keep_people([living(count=8), still(count=2)], 8, 1.0)
     assert names(kept) == [1, 2]
     assert not dropped
 
@@ -277,19 +277,31 @@ def test_two_sightings_are_too_few_to_call_a_face_a_print():
     [(1, 10, 1), (2, 10, 0), (1, 5, 0), (2, 30, 1), (3, 30, 0), (3, 300, 0), (1, 2, 0)],
 )
 def test_a_short_lived_face_is_dropped_and_counted(seen, num_frames, dropped):
-    kept, causes = keep_people([living(count=num_frames), living(2, count=seen)], num_frames)
+    tracks = [living(count=num_frames), living(2, count=seen)]
+    kept, causes = keep_people(tracks, num_frames, FAR_APART)
     assert causes["short"] == dropped
     assert names(kept) == [1, 2][: 2 - dropped]
+    assert (seen < least_sightings(num_frames, FAR_APART)) == bool(dropped)
+
+
+@pytest.mark.parametrize(("seen", "num_frames"), [(1, 10), (1, 40), (2, 40)])
+def test_in_frames_that_lie_far_apart_nobody_is_short_lived(seen, num_frames):
+    spacing = FAR_APART + 0.1
+    tracks = [living(count=num_frames), living(2, count=seen)]
+    kept, causes = keep_people(tracks, num_frames, spacing)
+    assert names(kept) == [1, 2]
+    assert not causes
+    assert least_sightings(num_frames, spacing) == 1
 
 
 def test_where_all_are_short_lived_the_longest_is_kept():
-    kept, dropped = keep_people([living(1, 1), living(2, 2), living(3, 1)], 40)
+    kept, dropped = keep_people([living(1, 1), living(2, 2), living(3, 1)], 40, 1.0)
     assert names(kept) == [2]
     assert dropped == {"short": 2}
 
 
 def test_one_frame_is_enough_where_there_is_only_one():
-    kept, dropped = keep_people([living(count=1)], 1)
+    kept, dropped = keep_people([living(count=1)], 1, 1.0)
     assert names(kept) == [1]
     assert not dropped
 
@@ -301,6 +313,6 @@ def test_size_is_the_median():
 
 def test_the_order_of_tracks_is_kept():
     tracks = [living(1), still(2), living(4, x=400.0), living(3, x=600.0)]
-    kept, dropped = keep_people(tracks, 10)
+    kept, dropped = keep_people(tracks, 10, 1.0)
     assert names(kept) == [1, 4, 3]
     assert dropped == {"print": 1}

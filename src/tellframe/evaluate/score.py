@@ -149,7 +149,9 @@ def judge_clips(detector: Detector, record: VideoRecord, clips: Sequence[Clip]) 
     if record.outcome not in (Outcome.OK, Outcome.NO_FACE):
         return Judgement(outcome=record.outcome, reasons=(Reason.UNREADABLE,))
     people = detector.judge(clips)
-    verdict, probability, reasons = judge_video(people, partial=record.partial)
+    verdict, probability, reasons = judge_video(
+        people, detector.bundle.decision, partial=record.partial
+    )
     found = Judgement(
         outcome=record.outcome,
         codec=record.codec,

@@ -55,10 +55,12 @@ class FaceDetector(Protocol):
 def load_face_detector(
     recipe: Recipe, *, num_threads: int = 0, yunet_path: Path | None = None
 ) -> FaceDetector:
-    """Load the detector that the recipe names, with the recipe's limits applied to its faces.
+    """Load the face detector that the recipe names, which leaves out faces that are too small.
+
+    How many of one frame are kept is up to `FaceFinder`, which counts the others.
 
     Args:
-        recipe: names the detector and gives thresholds, smallest size and number of faces.
+        recipe: names the detector and gives thresholds and smallest size.
         num_threads: threads that one run uses; 0 takes all cores that this process may use.
         yunet_path: YuNet's graph where it does not come from the environment or the cache.
 
@@ -75,7 +77,7 @@ def load_face_detector(
         raise ConfigError(
             f"unknown face detector {recipe.face_detector!r}; known are {', '.join(FACE_DETECTORS)}"
         )
-    return _LimitedDetector(loaders[recipe.face_detector](), recipe)
+    return _CheckedDetector(loaders[recipe.face_detector](), recipe.min_face_size)
 
 
 def fetch_weights(recipe: Recipe) -> None:
@@ -110,28 +112,27 @@ def _load_yunet(recipe: Recipe, num_threads: int, path: Path | None) -> FaceDete
     )
 
 
-class _LimitedDetector:
-    """A detector whose pictures are checked and whose faces are cut to the recipe's limits."""
+class _CheckedDetector:
+    """A detector whose pictures are checked, and whose faces are large enough and in order."""
 
-    def __init__(self, inner: FaceDetector, recipe: Recipe) -> None:
+    def __init__(self, inner: FaceDetector, min_size: float) -> None:
         self.name: str = inner.name
         self._inner = inner
-        self._min_size = recipe.min_face_size
-        self._max_faces = recipe.max_faces if recipe.keep_all else 1
+        self._min_size = min_size
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
         _require_picture(image)
-        return self._limited(self._inner.detect(image))
+        return self._sorted(self._inner.detect(image))
 
     def follow(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Face]:
         _require_picture(image)
-        return self._limited(self._inner.follow(image, faces))
+        return self._sorted(self._inner.follow(image, faces))
 
-    def _limited(self, faces: list[Face]) -> list[Face]:
+    def _sorted(self, faces: list[Face]) -> list[Face]:
         faces = [face for face in faces if face.size >= self._min_size]
         # Ties are broken by place, so that the order never depends on how a detector works inside.
         faces.sort(key=lambda face: (-face.size, float(face.box[0]), float(face.box[1])))
-        return faces[: self._max_faces]
+        return faces
 
 
 def _require_picture(image: Any) -> None:

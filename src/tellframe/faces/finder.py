@@ -18,13 +18,20 @@ class FaceFinder:
         detector: looks at whole pictures, and near known faces.
         search_every: seconds after which a whole picture is searched again, for those who came.
         until: seconds from which on this is no longer done.
+        most: faces of one frame that are kept, the largest; None for all.
     """
 
     def __init__(
-        self, detector: FaceDetector, search_every: float, until: float = math.inf
+        self,
+        detector: FaceDetector,
+        search_every: float,
+        until: float = math.inf,
+        most: int | None = None,
     ) -> None:
-        self._detector = detector
+        self._detector, self._most = detector, most
         self._search_every, self._until = search_every, until
+        self.num_cut = 0
+        """Faces that were found in all frames so far beyond `most`, and left out."""
         self._searched = -math.inf
         self._shape: tuple[int, ...] = ()
         self._faces: list[Face] = []
@@ -42,9 +49,12 @@ class FaceFinder:
         due = time < self._until and time - self._searched >= self._search_every
         if self._faces and not (due or new_scene) and image.shape == self._shape:
             faces = self._detector.follow(image, self._faces)
-            if len(faces) == len(self._faces):
-                self._faces = faces
-                return faces
+            if len(faces[: self._most]) == len(self._faces):
+                return self._keep(faces)
         self._searched, self._shape = time, image.shape
-        self._faces = self._detector.detect(image)
+        return self._keep(self._detector.detect(image))
+
+    def _keep(self, faces: list[Face]) -> list[Face]:
+        self._faces = faces[: self._most]
+        self.num_cut += len(faces) - len(self._faces)
         return self._faces

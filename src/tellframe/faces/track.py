@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tellframe.faces.prints import is_print
-from tellframe.types import Face
+from tellframe.types import FAR_APART, Face
 
 MAX_SHIFT: Final = 1.5
 """A face moves at most this many face sizes between two sampled frames."""
@@ -30,7 +30,8 @@ MAX_GAP_SECONDS: Final = 2.0
 CUT: Final = 45.0
 """Mean difference (grey levels) of two 16 x 16 thumbnails of the whole frame at a scene cut."""
 MIN_SHARE: Final = 0.2
-"""A track seen in fewer of the sampled frames, and in fewer than three, is short-lived."""
+"""A track seen in fewer of the sampled frames, and in fewer than three, is short-lived, unless the
+frames lie far apart."""
 
 
 @dataclass(slots=True)
@@ -152,23 +153,32 @@ def _centre(face: Face) -> NDArray[np.float32]:
     return np.asarray((face.box[:2] + face.box[2:]) / 2, dtype=np.float32)
 
 
-def least_sightings(num_frames: int) -> int:
-    """Return in how many of the sampled frames a person has to be seen to be kept beside others."""
-    return math.ceil(min(3, MIN_SHARE * num_frames))
+def least_sightings(num_frames: int, spacing: float) -> int:
+    """Return in how many of the sampled frames a person has to be seen to be kept beside others.
+
+    Args:
+        num_frames: how many are sampled.
+        spacing: seconds from one to the next. Of frames that lie far apart one is enough: who is
+            seen in it may have been there for a minute.
+    """
+    return 1 if spacing > FAR_APART else math.ceil(min(3, MIN_SHARE * num_frames))
 
 
-def keep_people(tracks: list[FaceTrack], num_frames: int) -> tuple[list[FaceTrack], Counter[str]]:
+def keep_people(
+    tracks: list[FaceTrack], num_frames: int, spacing: float
+) -> tuple[list[FaceTrack], Counter[str]]:
     """Drop false faces: what flashes up, and prints on clothes, posters and screens.
 
     Args:
         tracks: in order of first appearance.
         num_frames: how many frames were sampled.
+        spacing: seconds from one to the next; see `least_sightings`.
 
     Returns:
         The tracks to keep, and how many were dropped by cause ("short", "print").
     """
     dropped: Counter[str] = Counter()
-    least = least_sightings(num_frames)
+    least = least_sightings(num_frames, spacing)
     longest = max((len(t.sightings) for t in tracks), default=0)
     largest = max((t for t in tracks if len(t.sightings) >= 3), key=lambda t: t.size, default=None)
     kept = []

@@ -14,6 +14,7 @@ from anyio import to_thread
 
 from tellframe.bundle import load_bundle
 from tellframe.errors import AddressError, MediaError
+from tellframe.extract import leaves_out
 from tellframe.faces import fetch_weights
 from tellframe.recipe import Recipe
 from tellframe.report.words import number_of
@@ -272,7 +273,12 @@ class Service:
 
     def _make_verdict(self, found: Finding, seconds: float) -> Verdict:
         """Apply the rule to what a worker found."""
-        label, probability, reasons = judge_video(found.people, partial=found.media.partial)
+        label, probability, reasons = judge_video(
+            found.people,
+            self.bundle.decision,
+            partial=found.media.partial,
+            left_out=leaves_out(found.counters),
+        )
         return Verdict(
             video="",
             label=label,
