@@ -30,7 +30,7 @@ from tellframe.errors import ConfigError, TellframeError
 from tellframe.train.checkpoint import save_start
 from tellframe.train.config import QualityConfig, TrainConfig, load_config
 from tellframe.train.models import MeanModel, build_model
-from tellframe.train.quality import draw_crops
+from tellframe.train.quality import draw_crops, say_crops
 
 TOLERANCE: Final = 1e-3
 """Largest difference allowed between the logits of the graph and of the unfolded network."""
@@ -167,6 +167,7 @@ def unfold(config: TrainConfig, bundle: Bundle, folder: Path) -> float:
         raise ConfigError('[model] head: only "mean" is unfolded; another can start from it')
     model.eval()
     load_folded(model, bundle)
+    say_crops("measuring the batch norms", CROPS)
     crops = draw_crops(model, replace(config, quality=QualityConfig(crops=CROPS)))
     unfold_norms(model, torch.from_numpy(crops))
     shown = crops[:BATCH]

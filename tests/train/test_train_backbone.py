@@ -111,7 +111,7 @@ def test_weights_that_do_not_fit_are_errors(state, tmp_path):
 
 
 def test_missing_weights_are_an_error_that_names_the_key(tmp_path):
-    with pytest.raises(ConfigError, match=r"absent\.pth: no such file; \[model\] pretrained"):
+    with pytest.raises(ConfigError, match=r"\[model\] pretrained = '.*absent\.pth': no such file"):
         build(pretrained=str(tmp_path / "absent.pth"))
 
 

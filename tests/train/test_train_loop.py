@@ -332,21 +332,22 @@ def test_a_finished_run_can_be_resumed_and_changes_nothing(config, run, tmp_path
 
 
 @pytest.mark.parametrize(
-    "tables",
+    ("tables", "listed"),
     [
-        {"optim": {"lr": 0.1}},
-        {"optim": {"seed": 9}},
-        {"optim": {"steps": 7}},
-        {"batch": {"still_pairs": 2}},
-        {"recipe": {"margin": 0.2}},
-        {"data": {"labels": "other.csv"}},
+        ({"optim": {"lr": 0.1}}, "optim.lr: 0.0004 there, 0.1 here"),
+        ({"optim": {"seed": 9}}, "optim.seed: 0 there, 9 here"),
+        ({"optim": {"steps": 7}}, "optim.steps: 6 there, 7 here"),
+        ({"batch": {"still_pairs": 2}}, "batch.still_pairs: 1 there, 2 here"),
+        ({"recipe": {"margin": 0.2}}, "recipe.margin: 0.1 there, 0.2 here"),
+        ({"data": {"labels": "other.csv"}}, "data.labels: '' there, 'other.csv' here"),
     ],
 )
-def test_a_checkpoint_of_another_configuration_is_refused(config, run, tmp_path, tables):
+def test_a_checkpoint_of_another_configuration_is_refused(config, run, tmp_path, tables, listed):
     run(config, tmp_path, stop=3)
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
-    with pytest.raises(ConfigError, match="another configuration"):
+    with pytest.raises(ConfigError, match="another configuration") as raised:
         run(changed(config, **tables), tmp_path, resume=True)
+    assert str(raised.value).endswith(f"choose another folder ({listed})")
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
 
@@ -624,8 +625,10 @@ def test_a_start_that_does_not_fit_is_refused(config, run, tmp_path):
     run(changed(config, model=start, recipe={"margin": 0.4}), tmp_path / "wider")
     with pytest.raises(ConfigError, match="has the backbone test_efficientnet, not test_resnet"):
         run(changed(config, model={**start, "backbone": "test_resnet"}), tmp_path / "two")
-    with pytest.raises(ConfigError, match="absent: holds no checkpoint"):
+    advice = r"\[model\] start = '.*absent': holds no checkpoint.*--set model\.pretrained=FILE"
+    with pytest.raises(ConfigError, match=advice):
         run(changed(config, model={"start": str(tmp_path / "absent")}), tmp_path / "two")
+    assert not (tmp_path / "two").exists()  # nothing of a run that never began
 
 
 # Validation.

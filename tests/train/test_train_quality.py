@@ -137,6 +137,20 @@ def test_a_probe_goes_with_the_weights_that_it_was_fitted_to(folder, config, tmp
             quality.load_probe(tmp_path, 7)
 
 
+def test_the_wait_for_a_probe_is_announced(config, tmp_path, monkeypatch, capsys):
+    def draw(*_):
+        raise InterruptedError(capsys.readouterr().err)  # what was said before the work
+
+    config = dataclasses.replace(config, quality=QualityConfig(crops=2000))
+    model = build_model(config.model, config.recipe)
+    save_checkpoint(
+        tmp_path, config, TrainState(model, model, torch.optim.AdamW(model.parameters())), 1
+    )
+    monkeypatch.setattr(quality, "draw_crops", draw)
+    with pytest.raises(InterruptedError, match=r"degraded pictures, on 2,000 crops: this may take"):
+        quality.fit_probe(tmp_path)
+
+
 def test_a_probe_has_to_be_asked_for(config, tmp_path):
     model = build_model(config.model, config.recipe)
     save_checkpoint(

@@ -189,7 +189,8 @@ def _load_in_order(backbone: nn.Module, path: str) -> None:
 def _read_state(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise ConfigError(
-            f"{path}: no such file; [model] pretrained names the weights to start from"
+            f"[model] pretrained = {path!r}: no such file; fetch it as its configuration or the "
+            "README says, or name other weights with --set model.pretrained=FILE"
         )
     try:
         state = _load_state(path)

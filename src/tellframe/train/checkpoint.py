@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tellframe.errors import ConfigError
 from tellframe.train.config import ModelConfig, TrainConfig, config_from_dict
+from tellframe.train.differences import list_differences
 from tellframe.train.models import ClipModel, build_model
 from tellframe.train.state import Progress, TrainState
 from tellframe.train.tensorfile import read_tensors, write_tensors
@@ -115,8 +116,13 @@ def load_checkpoint(folder: Path, config: TrainConfig, state: TrainState) -> int
     """
     meta, tensors = read_checkpoint(folder)
     # Built anew, so that a key that came with a later version counts as its default.
-    if config_from_dict(meta["config"]) != config:
-        raise ConfigError(f"{folder}: its checkpoint was made with another configuration")
+    made = config_from_dict(meta["config"])
+    if made != config:
+        listed = list_differences(made.to_dict(), config.to_dict())
+        raise ConfigError(
+            f"{folder}: its checkpoint was made with another configuration; go on with that one, "
+            f"or choose another folder ({listed})"
+        )
     state.model.load_state_dict(_part(tensors, "model."))
     state.mean_model.load_state_dict(_part(tensors, "mean."))
     kept = state.optimizer.state_dict()
@@ -139,6 +145,11 @@ def load_start(folder: Path, config: TrainConfig, model: nn.Module) -> None:
         ConfigError: there is no checkpoint, or one of another backbone.
         RecipeMismatchError: that run has another normalisation, which its weights hold.
     """
+    if not (folder / "checkpoint.safetensors").is_file():
+        raise ConfigError(
+            f"[model] start = {str(folder)!r}: holds no checkpoint.safetensors; train it first, or "
+            "start from ImageNet weights: --set model.start= --set model.pretrained=FILE"
+        )
     meta, tensors = read_checkpoint(folder)
     other = config_from_dict(meta["config"])
     if other.model.backbone != config.model.backbone:

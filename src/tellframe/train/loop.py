@@ -79,7 +79,6 @@ def train(
         require_tensorboard()
     if not resume and (folder / "checkpoint.safetensors").exists():
         raise ConfigError(f"{folder}: holds a checkpoint; add --resume, or choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
     keep_memory()
     optim = config.optim
     use_threads(optim)
@@ -93,6 +92,7 @@ def train(
         batches = build_batches(train_data, state.model, config, places)
         last = min(optim.stop or optim.steps, optim.steps)
         state.model.train()
+        folder.mkdir(parents=True, exist_ok=True)  # not before: an error leaves no empty one
         with open_log(folder, first, last, 2 * config.batch.num_pairs, tensorboard) as log:
             for step, batch in enumerate(open_batches(batches, first, last, workers), start=first):
                 log(step, train_step(state, batch, step, optim))

@@ -10,6 +10,7 @@ after it as videos are. The network itself is left as it is.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,7 @@ def fit_probe(folder: Path, *, backbone: str = "") -> float:
     model, config, meta = load_trained(folder, backbone=backbone)
     if not config.quality.crops:
         raise ConfigError(f"{folder}: [quality] crops is 0; say how many to fit a probe on")
+    say_crops("fitting the probe that tells degraded pictures", config.quality.crops)
     rng = np.random.default_rng(config.optim.seed)
     crops = draw_crops(model, config)
     kinds = [list(DAMAGES)[k] for k in rng.integers(len(DAMAGES), size=len(crops))]
@@ -92,6 +94,11 @@ def fit_probe(folder: Path, *, backbone: str = "") -> float:
     }
     write_tensors(folder / _NAME, tensors, {"step": meta["step"]})
     return float(right)
+
+
+def say_crops(what: str, count: int) -> None:
+    """Write to stderr that something is done with crops, which is silent and takes a while."""
+    print(f"{what}, on {count:,} crops: this may take minutes", file=sys.stderr, flush=True)
 
 
 def has_probe(folder: Path) -> bool:

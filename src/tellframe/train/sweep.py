@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import optuna
@@ -26,6 +26,7 @@ from sqlalchemy.pool import NullPool
 
 from tellframe.errors import ConfigError, TellframeError, UsageError
 from tellframe.train.config import TrainConfig, config_from_dict
+from tellframe.train.differences import list_differences
 from tellframe.train.loop import train
 from tellframe.train.space import Space
 from tellframe.train.trials import Outcome, progress, read_outcomes, record, trial_folder
@@ -192,22 +193,10 @@ def _check_same(
         return
     # Built anew, so that a key that came with a later version counts as its default.
     before = config_from_dict(made["config"])
-    old = {**_flat(before.to_dict()), **_flat({"space": made["space"]}), "--seed": made["seed"]}
-    own = {**_flat(config.to_dict()), **_flat({"space": space.describe()}), "--seed": seed}
-    if differing := [k for k in {**old, **own} if old.get(k) != own.get(k)]:
-        listed = "; ".join(f"{k}: {old.get(k)!r} there, {own.get(k)!r} here" for k in differing)
+    old = {**before.to_dict(), "space": made["space"], "--seed": made["seed"]}
+    own = {**config.to_dict(), "space": space.describe(), "--seed": seed}
+    if listed := list_differences(old, own):
         raise ConfigError(f"{folder}: its study differs; choose another folder ({listed})")
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of nested tables by key, such as "optim.lr"."""
-    flat: dict[str, Any] = {}
-    for table, fields in values.items():
-        if isinstance(fields, dict):
-            flat |= {f"{table}.{name}": value for name, value in fields.items()}
-        else:
-            flat[table] = fields
-    return flat
 
 
 # One trial.
