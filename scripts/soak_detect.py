@@ -59,7 +59,7 @@ def main() -> int:
 def soak(count: int, workers: int, folder: Path) -> Iterator[dict[str, Any]]:
     """Judge so many files; yield what this process holds, every hundred files."""
     paths = itertools.islice(itertools.cycle(make_files(folder)), count)
-    detector = tellframe.load(num_frames=2, workers=workers, keep_evidence=False)
+    detector = tellframe.load(num_frames=3, workers=workers, keep_evidence=False)
     begin, errors = time.monotonic(), 0
     for number, verdict in enumerate(detector.detect_many(paths), start=1):
         errors += verdict.error is not None

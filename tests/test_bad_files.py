@@ -79,7 +79,7 @@ def test_no_traceback_reaches_the_user(files, tmp_path):
     paths += map(str, files["hostile_names"])
     page, rows = tmp_path / "pages", tmp_path / "rows.csv"
     begin = time.monotonic()
-    command = [sys.executable, "-m", "tellframe", "detect", "--frames", "2", "--html", f"{page}/"]
+    command = [sys.executable, "-m", "tellframe", "detect", "--frames", "3", "--html", f"{page}/"]
     done = subprocess.run(
         [*command, "--csv", str(rows), "--jsonl", "--", *paths],
         capture_output=True,
@@ -114,7 +114,7 @@ def test_no_traceback_reaches_the_user(files, tmp_path):
     ],
 )
 def test_limits_are_kept(limit, value, text, samples):
-    detector = tellframe.load(num_frames=2, isolate=False, file_limits=FileLimits(**{limit: value}))
+    detector = tellframe.load(num_frames=3, isolate=False, file_limits=FileLimits(**{limit: value}))
     with pytest.raises(tellframe.LimitError, match=text):
         detector.detect(samples / "real.mp4")
 

@@ -105,7 +105,7 @@ def test_a_video_that_cannot_be_read_is_no_timing(detector, samples, tmp_path):
 
 
 def test_fresh_processes(samples, tmp_path):
-    detector = tellframe.load(num_frames=2)
+    detector = tellframe.load(num_frames=3)
     result = fresh.bench_fresh(detector, samples / "real.mp4", 1)
     parts = sum(part["median"] for part in result["detect_parts"].values())
     assert parts < result["seconds"]["detect"]["median"]
@@ -201,11 +201,11 @@ def test_a_plot_without_matplotlib_names_the_extra(monkeypatch, tmp_path, capsys
 def test_a_plot_of_the_stages(samples, tmp_path, capsys, suffix):
     pytest.importorskip("matplotlib")
     target = tmp_path / f"plot.{suffix}"
-    options = ["--rounds", "1", "--frames", "2", "--no-fresh", "--plot", str(target)]
+    options = ["--rounds", "1", "--frames", "3", "--no-fresh", "--plot", str(target)]
     assert run(["bench", "detect", str(samples / "real.mp4"), *options]) == 0
     assert json.loads(capsys.readouterr().out)[0]["kind"] == "detect"
     content = target.read_bytes()
-    assert b"h264, 4 s, 1 person, 2 frames" in content or suffix == "png"
+    assert b"h264, 4 s, 1 person, 3 frames" in content or suffix == "png"
 
 
 def measure_peers(video, folder, *options):

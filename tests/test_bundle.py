@@ -20,7 +20,7 @@ from tellframe.bundle import (
     shipped_bundles,
     write_bundle,
 )
-from tellframe.errors import BundleError, DownloadError
+from tellframe.errors import BundleError, DownloadError, UsageError
 
 NAME = "frame_lite0"
 
@@ -79,6 +79,68 @@ def test_an_altered_description_is_refused(folder, values, message):
     change(folder, **values)
     with pytest.raises(BundleError, match=message):
         load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "message"),
+    [
+        ("calibration", {"slope": float("nan")}, r"slope = nan"),
+        ("calibration", {"slope": 0.0}, r"slope = 0\.0 is not above 0"),
+        ("calibration", {"slope": -0.7}, r"slope = -0\.7 is not above 0"),
+        ("calibration", {"intercept": float("inf")}, r"intercept = inf"),
+        ("calibration", {"prior_use": 1.0}, r"prior_use = 1\.0"),
+        ("decision", {"fake_from": 1.2}, r"fake_from = 1\.2"),
+        ("decision", {"fake_from": float("nan")}, r"fake_from = nan"),
+        ("decision", {"fake_from": 0.2, "real_to": 0.3}, r"real_to = 0\.3"),
+        ("decision", {"real_to": -0.1}, r"real_to = -0\.1"),
+        ("decision", {"min_frames": 0}, r"min_frames = 0"),
+        ("decision", {"min_face_size": float("nan")}, r"min_face_size = nan"),
+        ("decision", {"max_degraded": 2.0}, r"max_degraded = 2\.0"),
+    ],
+)
+def test_a_calibration_or_limits_without_sense_are_refused(part, values, message, folder):
+    good = json.loads((folder / "bundle.json").read_text())[part]
+    change(folder, **{part: good | values})
+    with pytest.raises(BundleError, match=rf"bundle\.json: .*{message}"):
+        load_bundle(folder)
+
+
+def test_limits_may_lie_at_the_ends_and_on_each_other(folder):
+    good = json.loads((folder / "bundle.json").read_text())["decision"]
+    for real_to, fake_from in ((0.0, 1.0), (0.5, 0.5), (0.0, 0.0), (1.0, 1.0)):
+        change(folder, decision=good | {"real_to": real_to, "fake_from": fake_from})
+        assert load_bundle(folder).decision.fake_from == fake_from
+
+
+def test_no_bundle_is_written_that_could_not_be_loaded(folder):
+    bundle, before = load_bundle(folder), (folder / "bundle.json").read_bytes()
+    turned = dataclasses.replace(bundle.calibration, slope=-1.0)
+    with pytest.raises(BundleError, match=r"slope = -1\.0 is not above 0"):
+        write_bundle(dataclasses.replace(bundle, calibration=turned), folder)
+    assert (folder / "bundle.json").read_bytes() == before
+
+
+def test_what_a_model_cannot_apply_is_refused():
+    bundle = load_bundle()
+    for name, value in {
+        "mean": (0.4, 0.4, 0.4),
+        "std": (0.2, 0.2, 0.2),
+        "crop_size": 200,
+        "crop_format": "png",
+        "crop_quality": 80,
+    }.items():
+        with pytest.raises(UsageError, match=rf"{name} = .*changes no verdict of {NAME}"):
+            bundle.apply({name: value})
+        assert bundle.apply({name: getattr(bundle.recipe, name)}) == bundle.recipe
+    assert bundle.apply({"num_frames": 32, "margin": 0.2}).num_frames == 32
+
+
+def test_fewer_frames_than_a_verdict_needs_are_refused():
+    bundle = load_bundle()
+    least = bundle.decision.min_frames
+    assert bundle.apply({"num_frames": least}).num_frames == least
+    with pytest.raises(UsageError, match=r"2 frames are too few: .*INCONCLUSIVE; give 3 or more"):
+        bundle.apply({"num_frames": least - 1})
 
 
 def test_a_broken_description_is_refused(folder):

@@ -131,7 +131,7 @@ def test_a_folder_of_reports_holds_those_of_one_run(bad, tmp_path, capsys):
 
 
 def test_progress_says_why_a_file_was_not_judged_and_ends_with_counts(samples, bad, capsys):
-    assert run(["detect", bad, str(samples / "real.mp4"), bad, "--jsonl", "--frames", "2"]) == 3
+    assert run(["detect", bad, str(samples / "real.mp4"), bad, "--jsonl", "--frames", "3"]) == 3
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith(f"[1/3] {bad}: INCONCLUSIVE, not a video that can be opened")
     assert lines[1].startswith(f"[2/3] {samples / 'real.mp4'}: INCONCLUSIVE (")
@@ -454,7 +454,7 @@ def test_bench_prints_the_ratio(samples, capsys):
 
 
 def test_a_closed_pipe_is_no_error(samples):
-    command = f"'{sys.executable}' -m tellframe detect '{samples}' --jsonl --frames 2 --quiet"
+    command = f"'{sys.executable}' -m tellframe detect '{samples}' --jsonl --frames 3 --quiet"
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command} | head -c 1"],
         capture_output=True,

@@ -24,7 +24,7 @@ from web_server import run_web_server
 
 __all__ = ["s3_server"]
 
-FAST = ["--frames", "2", "--threads", "1"]
+FAST = ["--frames", "3", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +301,7 @@ def test_a_file_of_something_else_is_left_alone(folder, tmp_path, capsys, conten
 
 def test_other_settings_do_not_go_on(folder, tmp_path, capsys):
     command = ["detect", str(folder), "--jsonl", str(tmp_path / "o.jsonl"), "--threads", "1"]
-    assert run([*command, "--frames", "2"]) == 0
+    assert run([*command, "--frames", "4"]) == 0
     assert run([*command, "--frames", "3", "--resume"]) == 2
     assert "another model" in capsys.readouterr().err
 

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 import tellframe
-from tellframe.errors import BundleError, ConfigError, MediaError, RecipeMismatchError
+from tellframe.errors import (
+    BundleError,
+    ConfigError,
+    MediaError,
+    RecipeMismatchError,
+    UsageError,
+)
 from tellframe.scoring import Calibration, judge_video
 from tellframe.types import Clip, Label, Reason
 
@@ -110,7 +116,7 @@ def test_clips_from_disk_give_the_same_verdict(detector, samples, tmp_path):
 
 
 def test_clips_of_another_recipe_are_refused(detector, samples):
-    clips = tellframe.load(num_frames=2).extract(samples / "real.mp4").clips
+    clips = tellframe.load(num_frames=3).extract(samples / "real.mp4").clips
     with pytest.raises(RecipeMismatchError, match="another"):
         detector.judge([dataclasses.replace(clips[0], recipe_digest="another")])
     with pytest.raises(RecipeMismatchError, match="extract the clip again"):
@@ -129,6 +135,12 @@ def test_overrides_are_named_in_the_verdict(samples):
 )
 def test_bad_overrides_are_errors(overrides, message):
     with pytest.raises(ConfigError, match=message):
+        tellframe.load(**overrides)
+
+
+@pytest.mark.parametrize("overrides", [{"num_frames": 2}, {"mean": (0.4, 0.4, 0.4)}])
+def test_overrides_that_can_do_no_good_are_errors(overrides):
+    with pytest.raises(UsageError, match=r"INCONCLUSIVE|changes no verdict"):
         tellframe.load(**overrides)
 
 
@@ -231,6 +243,46 @@ def test_single_crops_are_clips_of_one_frame_to_a_clip_model(by_red):
     assert by_red._network._session.shapes == [(5, 1)] * 4
     np.testing.assert_allclose(logits, (np.arange(0, 200, 10) - 128) / 16)
     assert heat.shape == (20, 7, 7)
+
+
+class Broken:
+    """Stands for a session whose outputs are all well but for one."""
+
+    def __init__(self, output, value, kind):
+        self.output, self.value, self.kind = output, value, kind
+
+    def run(self, inputs):
+        count = len(inputs["crops"][0] if self.kind == "clip" else inputs["crops"])
+        frames = {"heat": np.zeros((count, 7, 7)), "degraded": np.zeros(count)}
+        if self.kind == "clip":
+            frames["frame_logit"] = np.zeros(count)
+            found = {"logit": np.zeros(1), **{n: v[None] for n, v in frames.items()}}
+        else:
+            found = {"logit": np.zeros(count), **frames}
+        found[self.output].reshape(-1)[-1] = self.value
+        return found
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("kind", "output"),
+    [
+        ("frame", "logit"),
+        ("frame", "degraded"),
+        ("clip", "logit"),
+        ("clip", "frame_logit"),
+        ("clip", "degraded"),
+    ],
+)
+def test_a_score_that_is_no_number_is_an_error_of_the_model(detector, kind, output, value):
+    bundle = dataclasses.replace(detector.bundle, kind=kind, name="odd", version="7")
+    made = tellframe.Detector(bundle, bundle.recipe, detector.face_detector)
+    clips = [person(made, 1, [64] * 4, [1] * 4)]
+    made._network._session = Broken(output, value, kind)
+    with pytest.raises(BundleError, match=rf"odd 7: .*no finite number \(output '{output}'\)"):
+        made.judge(clips)
+    made._network._session = Broken(output, 0.0, kind)
+    assert made.judge(clips)[0].probability is not None
 
 
 def test_a_clip_model_without_evidence_keeps_no_pictures(by_red):

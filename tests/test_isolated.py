@@ -135,7 +135,7 @@ LIMITS = Limits(seconds=4, memory=2**30, attempts=1)
 def misbehaving():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(isolated, "_extract", misbehave)
-        detector = tellframe.load(num_frames=2, threads=1, limits=LIMITS)
+        detector = tellframe.load(num_frames=3, threads=1, limits=LIMITS)
     yield detector
     detector.close()
 
@@ -154,7 +154,7 @@ def test_fifty_files_of_which_four_end_the_worker(misbehaving, samples, tmp_path
     bad = {11: "segfault", 23: "hang", 30: "eat", 31: "exit"}
     for number, name in bad.items():
         paths[number] = link(tmp_path, name, sources[0])
-    alone = tellframe.load(num_frames=2, threads=1, isolate=False)
+    alone = tellframe.load(num_frames=3, threads=1, isolate=False)
     expected = [alone.detect(source) for source in sources]
     verdicts = list(misbehaving.detect_many(paths))
     assert [v.video for v in verdicts] == [str(p) for p in paths]
@@ -237,7 +237,7 @@ def fail_to_load(recipe, threads, file_limits):
 
 
 def test_a_detector_that_is_set_works_in_this_process(samples):
-    detector = tellframe.load(num_frames=2, threads=1)
+    detector = tellframe.load(num_frames=3, threads=1)
     with_worker = detector.detect(samples / "real.mp4")
     assert with_worker.sandbox
     detector.face_detector = detector.face_detector

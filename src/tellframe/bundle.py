@@ -1,7 +1,9 @@
 """Model bundles: a folder with the graph, and a JSON file with all that belongs to it.
 
 ``bundle.json`` holds the recipe, calibration, decision limits, golden scores, metrics, licence
-and the SHA-256 of ``model.onnx``. What was changed since the export is refused.
+and the SHA-256 of ``model.onnx``. A graph or a recipe that was changed since the export is refused.
+Calibration and limits may be, as `tellframe calibrate` does, and are refused where they make no
+sense; nothing tells whether the rest is as it was.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +22,7 @@ from numpy.typing import NDArray
 
 from tellframe.config import build
 from tellframe.download import fetch
-from tellframe.errors import BundleError, ConfigError
+from tellframe.errors import BundleError, ConfigError, UsageError
 from tellframe.graphfile import MAX_GRAPH_BYTES
 from tellframe.recipe import Recipe
 from tellframe.scoring import Calibration, Decision
@@ -45,6 +48,11 @@ _MALFORMED: Final = (ValueError, KeyError, TypeError, AttributeError)
 """What is raised where JSON is not of the expected form."""
 KINDS: Final = ("frame", "clip")
 """What a model judges: single crops, or the crops of one person together."""
+_FIXED: Final = {
+    **dict.fromkeys(("mean", "std", "crop_size"), "is a part of the model's graph"),
+    **dict.fromkeys(("crop_format", "crop_quality"), "is how crops are stored in data sets"),
+}
+"""Fields of a recipe that nobody can change who judges videos with a model, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,29 @@ class Bundle:
     licence: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     """How the model was trained: configuration, steps, seed, data."""
+
+    def apply(self, overrides: Mapping[str, Any]) -> Recipe:
+        """Return the recipe with other values of some of its fields.
+
+        Raises:
+            ConfigError: one names no field of it, or has a value out of range.
+            UsageError: one would change nothing, or leave nobody who can be judged.
+        """
+        recipe = Recipe.from_dict({**asdict(self.recipe), **overrides})
+        for name in recipe.differences(self.recipe):
+            if name in _FIXED:
+                raise UsageError(
+                    f"{name} = {getattr(recipe, name)!r}: {_FIXED[name]}, and changes no verdict "
+                    f"of {self.name}; leave it out"
+                )
+        least = self.decision.min_frames
+        if "num_frames" in overrides and recipe.num_frames < least:
+            raise UsageError(
+                f"{recipe.num_frames} frames are too few: {self.name} judges nobody who is seen in "
+                f"fewer than {least}, so that every verdict would be INCONCLUSIVE; give {least} or "
+                "more (--frames, num_frames)"
+            )
+        return recipe
 
     def info(self, recipe: Recipe) -> ModelInfo:
         """Return what a verdict says of this model, applied with `recipe`."""
@@ -173,8 +204,22 @@ def _read(path: Path) -> Bundle:
             f"{path}: the recipe was altered (digest {recipe.digest}, stamped {digest}); "
             "restore the file or export the model again"
         )
+    _require_ascent(bundle, path)
     _check_graph(bundle.graph, bundle.sha256)
     return bundle
+
+
+def _require_ascent(bundle: Bundle, path: Path) -> None:
+    """Raise where a higher score of the model would not mean a higher probability.
+
+    A fit may come to that, where a model cannot tell fakes from reals; no bundle may keep it.
+    """
+    slope = bundle.calibration.slope
+    if slope <= 0:
+        raise BundleError(
+            f"{path}: calibration: slope = {slope!r} is not above 0, so that the faces that look "
+            "most like fakes would be called real; calibrate again, on more videos"
+        )
 
 
 def _check_graph(path: Path, sha256: str) -> None:
@@ -196,7 +241,11 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     Args:
         bundle: its graph must already be `folder` / "model.onnx".
         folder: where.
+
+    Raises:
+        BundleError: its calibration makes no sense.
     """
+    _require_ascent(bundle, folder / "bundle.json")
     values = {
         "format": FORMAT,
         "name": bundle.name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -268,10 +267,11 @@ def load(
     Raises:
         BundleError: the bundle is missing, incomplete or altered.
         ConfigError: an override names no recipe field, or has a value out of range.
+        UsageError: an override would change nothing, or leave nobody who can be judged.
         DownloadError: a file has to be fetched and cannot be.
     """
     bundle = load_bundle(source)
-    recipe = Recipe.from_dict({**dataclasses.asdict(bundle.recipe), **overrides})
+    recipe = bundle.apply(overrides)
     fetch_weights(recipe)
     return Detector(
         bundle,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,9 @@ class Network:
 
         Args:
             crops: shape (N, S, S, 3) a person, RGB, cut as the recipe says, in order of time.
+
+        Raises:
+            BundleError: a score is no finite number.
         """
         if self.bundle.kind == "clip":
             yield from (self._score_together(c) if len(c) else _NOTHING for c in crops)
@@ -74,9 +77,7 @@ class Network:
         """Run a network of the kind "clip" on the frames of one person, (T, S, S, 3)."""
         # Without the frames that are not valid, which cost as much and have no influence.
         valid = np.ones((1, len(crops)), dtype=np.bool_)
-        found = {
-            n: v[0] for n, v in self._session.run({"crops": crops[None], "valid": valid}).items()
-        }
+        found = {n: v[0] for n, v in self._run({"crops": crops[None], "valid": valid}).items()}
         return Scores(
             found["frame_logit"], found["heat"], float(found["logit"]), found.get("degraded")
         )
@@ -89,6 +90,9 @@ class Network:
 
         Returns:
             Logits of shape (N,), positive for fake, and class activation maps (N, h, w).
+
+        Raises:
+            BundleError: a score is no finite number.
         """
         found = self._score_frames(crops)
         return found["logit"], found["heat"]
@@ -102,11 +106,22 @@ class Network:
 
     def _run_frames(self, crops: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         if self.bundle.kind == "frame":
-            return self._session.run({"crops": crops})
+            return self._run({"crops": crops})
         valid = np.ones((len(crops), 1), dtype=np.bool_)
-        found = self._session.run({"crops": crops[:, None], "valid": valid})
+        found = self._run({"crops": crops[:, None], "valid": valid})
         # But for the logit of the clip, each is of the clip's only frame.
         return {name: v if name == "logit" else v[:, 0] for name, v in found.items()}
+
+    def _run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run the graph; raises BundleError where its scores cannot be believed."""
+        found = self._session.run(inputs)
+        for name, values in found.items():
+            if name != "heat" and not np.isfinite(values).all():
+                raise BundleError(
+                    f"{self.bundle.name} {self.bundle.version}: the model gives a score that is no "
+                    f"finite number (output {name!r}); export it again, or use another model"
+                )
+        return found
 
     def check_golden(self) -> float:
         """Score the golden crops, or clips, again.

@@ -22,7 +22,8 @@ class Calibration:
     """From logit to probability: sigmoid(slope * logit + intercept + shift).
 
     Raises:
-        ConfigError: a share of fakes is not between 0 and 1.
+        ConfigError: slope or intercept is no finite number, or a share of fakes not between 0 and
+            1.
     """
 
     slope: float = 1.0
@@ -37,6 +38,11 @@ class Calibration:
     """Share of fakes where the model is used; changes every probability by `shift`."""
 
     def __post_init__(self) -> None:
+        for name in ("slope", "intercept"):
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(
+                    f"calibration: {name} = {getattr(self, name)!r}: give a finite number"
+                )
         for name in ("prior_train", "prior_use"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(
@@ -70,7 +76,11 @@ def _log_odds(probability: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """When a probability is a verdict, and when a person cannot be judged."""
+    """When a probability is a verdict, and when a person cannot be judged.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
 
     fake_from: float = 0.65
     """FAKE at this calibrated probability or above."""
@@ -83,6 +93,18 @@ class Decision:
     max_degraded: float = 0.8
     """Above this P(the picture is badly degraded), the median of a person's frames, INCONCLUSIVE;
     1 to judge whatever the pictures are like."""
+
+    def __post_init__(self) -> None:
+        checks = {
+            "fake_from": (0 <= self.fake_from <= 1, "from 0 to 1"),
+            "real_to": (0 <= self.real_to <= self.fake_from, "from 0 to fake_from"),
+            "min_frames": (self.min_frames >= 1, "1 or more"),
+            "min_face_size": (0 <= self.min_face_size < math.inf, "a finite number, 0 or more"),
+            "max_degraded": (0 <= self.max_degraded <= 1, "from 0 to 1"),
+        }
+        for name, (good, words) in checks.items():
+            if not good:
+                raise ConfigError(f"decision: {name} = {getattr(self, name)!r}: give {words}")
 
     def label(self, probability: float) -> Label:
         """Return the verdict on a calibrated probability, all else being well."""

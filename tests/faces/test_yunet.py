@@ -28,7 +28,7 @@ def test_the_graph_that_the_variable_names_is_taken(
     monkeypatch.setenv("TELLFRAME_YUNET", str(path))
     assert len(load_face_detector(RECIPE).detect(portrait)) == 1
     # In the worker process, too, which gets little of the environment.
-    options = ["--face-detector", "yunet", "--frames", "2", "--threads", "1", "--jsonl"]
+    options = ["--face-detector", "yunet", "--frames", "3", "--threads", "1", "--jsonl"]
     assert run(["detect", str(samples / "real.mp4"), *options]) == 0
     assert json.loads(capsys.readouterr().out)["people"]
 

@@ -16,7 +16,6 @@ from tellframe.bundle import load_bundle
 from tellframe.errors import AddressError, MediaError
 from tellframe.extract import leaves_out
 from tellframe.faces import fetch_weights
-from tellframe.recipe import Recipe
 from tellframe.report.words import number_of
 from tellframe.runtime import usable_cores
 from tellframe.scoring import judge_video
@@ -54,8 +53,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.bundle = load_bundle(settings.model)
-        own = self.bundle.recipe
-        self.recipe = Recipe.from_dict({**dataclasses.asdict(own), **settings.overrides})
+        self.recipe = self.bundle.apply(settings.overrides)
         fetch_weights(self.recipe)  # a worker may not: it neither connects nor writes
         self.metrics = Metrics()
         self.store = Store(settings.folder)
