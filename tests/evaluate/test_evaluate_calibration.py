@@ -149,6 +149,17 @@ def test_recalibrated(row):
     assert [r.reasons for r in sure[:3]] == [(), (), ("partial",)]
 
 
+def test_an_unjudged_face_that_looks_fake_still_forbids_real(row):
+    shadowed = row(False, -2.0, verdict=Label.INCONCLUSIVE, reasons=("person_not_judged",))
+    plain = row(False, -2.0, reasons=("person_not_judged",))
+    unsure = row(False, -2.0, verdict=Label.INCONCLUSIVE, reasons=("uncertain",))
+    found = recalibrated([shadowed, plain, unsure], Calibration(), Decision())
+    assert [r.verdict for r in found] == [Label.INCONCLUSIVE, Label.REAL, Label.REAL]
+    assert found[0].reasons == ("person_not_judged",)
+    (fake,) = recalibrated([shadowed], Calibration(intercept=9.0), Decision())
+    assert fake.verdict is Label.FAKE
+
+
 # --- the inconclusive zone --------------------------------------------------------------------
 
 

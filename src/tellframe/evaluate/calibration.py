@@ -140,7 +140,13 @@ def _recalibrated(row: Row, calibration: Calibration, decision: Decision) -> Row
     probability = float(calibration.probability(row.logit))
     verdict = decision.label(probability)
     reasons = tuple(r for r in row.reasons if r != Reason.UNCERTAIN)
-    if _NOT_JUDGED & set(reasons):
+    # Judged and certain, it was inconclusive for a face that could not be judged and looks fake.
+    shadowed = (
+        row.verdict is Label.INCONCLUSIVE
+        and Reason.UNCERTAIN not in row.reasons
+        and Reason.PERSON_NOT_JUDGED in row.reasons
+    )
+    if _NOT_JUDGED & set(reasons) or (shadowed and verdict is Label.REAL):
         verdict = Label.INCONCLUSIVE
     elif verdict is Label.INCONCLUSIVE and not row.still:
         reasons = (Reason.UNCERTAIN.value, *reasons)
