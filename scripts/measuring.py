@@ -25,6 +25,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from tellframe.cli.status import DONE, SOME_FAILED
 from tellframe.detector import Detector, load
 from tellframe.errors import DataError, TellframeError, UsageError
 from tellframe.evaluate import compare, read_scores, summarise, write_scores
@@ -141,11 +142,11 @@ def run_tellframe(*words: str) -> None:
     """Run a command of tellframe as a user does; its messages are shown, its results are not.
 
     Raises:
-        UsageError: it fails.
+        UsageError: it fails; not where it leaves out some inputs that cannot be analysed.
     """
     command = [sys.executable, "-m", "tellframe", *words]
     status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
-    if status:
+    if status not in (DONE, SOME_FAILED):
         raise UsageError(f"tellframe {' '.join(words)}: ended with {status}; see its message")
 
 

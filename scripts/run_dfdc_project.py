@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "scripts"))
 
 from make_demo_data import make_demo  # noqa: E402
-from run_demo_data import SOME_FAILED, run  # noqa: E402
+from run_demo_data import DONE, SOME_FAILED, run  # noqa: E402
 
 
 def run_project(
@@ -39,15 +39,16 @@ def run_project(
     run("eda", manifest, "-o", str(out / "eda.html"), "--quiet")
     config = str(ROOT / "configs/dfdcnet_mixnet_m.toml")
     build = ("--recipe", config, "--quiet")
-    run("build", manifest, "-o", faces, *build, expected=SOME_FAILED)
+    run("build", manifest, "-o", faces, *build, expected=(SOME_FAILED,))
     data = (f'data.shards=["{faces}"]', "data.validation_split=validation")
     options = (*data, f"optim.steps={steps}", *overrides)
     settings = [word for option in options for word in ("--set", option)]
     run("train", config, "-o", trained, *settings)
     run("export", trained, "-o", bundle)
     judge = ("--model", bundle, "--split", "test", "-o", str(out / "report"))
-    run("evaluate", manifest, *judge)
-    run("submit", bundle, manifest, "-o", submission, expected=SOME_FAILED)
+    # Whether one that cannot be read is in the split hangs on how many videos are made.
+    run("evaluate", manifest, *judge, expected=(DONE, SOME_FAILED))
+    run("submit", bundle, manifest, "-o", submission, expected=(SOME_FAILED,))
     run("score", submission, manifest)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("sklearn", reason="needs the extra: pip install 'tellframe[data]'")
 pytest.importorskip("pyarrow", reason="needs the extra: pip install 'tellframe[data]'")
@@ -18,6 +21,7 @@ pytest.importorskip("matplotlib", reason="needs the extra: pip install 'tellfram
 
 from tellframe.bundle import SHIPPED, load_bundle, write_bundle
 from tellframe.cli import run
+from tellframe.cli.evaluation import say_failed
 from tellframe.data.manifest import Video, write_manifest
 from tellframe.detector import load
 from tellframe.evaluate import in_calibration_half, read_scores, score_stills
@@ -66,7 +70,7 @@ def manifest(folder) -> Path:
 def report(manifest, tmp_path_factory) -> Path:
     """Return the report on the videos of the manifest."""
     place = tmp_path_factory.mktemp("report")
-    assert run(["evaluate", str(manifest), *FRAMES, "-o", str(place)]) == 0
+    assert run(["evaluate", str(manifest), *FRAMES, "-o", str(place)]) == 3  # one is broken
     return place
 
 
@@ -118,9 +122,10 @@ def test_a_manifest(report):
     assert "No score: 2 of 8 (25.0 %) (read, without a face 1, not decodable 1)." in page
 
 
-def test_shards_give_nearly_the_same(report, built, manifest, tmp_path):
+def test_shards_give_nearly_the_same(report, built, manifest, tmp_path, capsys):
     options = ("--manifest", str(manifest))
-    assert run(["evaluate", str(built), *FRAMES, *options, "-o", str(tmp_path)]) == 0
+    assert run(["evaluate", str(built), *FRAMES, *options, "-o", str(tmp_path)]) == 3
+    assert "1 of 8 not analysed: broken.mp4 (not decodable)" in capsys.readouterr().err
     assert overall(tmp_path)["coverage"] == 0.75
     assert read(tmp_path)["results"][0]["outcomes"] == read(report)["results"][0]["outcomes"]
     mine, _ = read_scores(tmp_path / "scores.csv")
@@ -193,9 +198,118 @@ def test_a_second_bundle(manifest, write_stills, tmp_path, capsys):
     stills = write_stills(
         tmp_path / "crops.zip", [(f"{n}.png", ("REAL", "FAKE")[n % 2], f"o{n}") for n in range(4)]
     )
-    assert run(["evaluate", str(manifest), *FRAMES, *options, str(stills)]) == 0
+    assert run(["evaluate", str(manifest), *FRAMES, *options, str(stills)]) == 3  # one is broken
     assert "auc: " in (out := capsys.readouterr().out)
     assert out.count("| crops (single crops) | 4 (2) | 1.000 |") == 2
+
+
+def break_stills(path):
+    """Add to a zip of crops some that are no picture, damaged in the zip, or missing."""
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    lines = [content.pop("labels.csv").decode()]
+    lines += [f"{name}.png,FAKE,{name}" for name in ("text", "damaged", "missing", "cut")]
+    content |= {"text.png": b"no picture", "damaged.png": b"checksum", "cut.png": cut_png()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+        archive.writestr("labels.csv", "\n".join(lines))
+    path.write_bytes(path.read_bytes().replace(b"checksum", b"checkbum"))
+
+
+def cut_png():
+    buffer = io.BytesIO()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(buffer, "PNG")
+    data = buffer.getvalue()
+    return data[:60] + b"\0" * 8 + data[68:]  # Pillow raises SyntaxError or OSError
+
+
+def test_a_broken_crop_costs_itself_alone(manifest, write_stills, tmp_path, capsys):
+    stills = write_stills(tmp_path / "crops.zip", [("a.png", "REAL", "a"), ("b.png", "FAKE", "a")])
+    break_stills(stills)
+    options = ("--limit", "2", "--stills", str(stills), "-o", str(tmp_path / "report"))
+    assert run(["evaluate", str(manifest), *FRAMES, *options]) == 3
+    err = capsys.readouterr().err
+    assert (
+        "5 of 8 not analysed: broken.mp4 (not decodable), text.png (not decodable), damaged.png "
+        "(damaged in its zip), missing.png (missing file), cut.png (not decodable)" in err
+    )
+    rows, _ = read_scores(tmp_path / "report" / "scores.csv")
+    outcomes = {r.path: r.outcome for r in rows if r.still}
+    assert outcomes == {
+        **{"a.png": "ok", "b.png": "ok", "text.png": "unreadable"},
+        **{"damaged.png": "damaged", "missing.png": "missing", "cut.png": "unreadable"},
+    }
+    for row in rows:
+        assert (row.logit is not None) == (row.outcome == "ok")
+    # Scores that are read are said to be of what was analysed once before.
+    assert run(["evaluate", "--scores", str(tmp_path / "report" / "scores.csv")]) == 0
+
+
+def test_nothing_analysed_is_an_exit_status_of_its_own(folder, tmp_path):
+    header = "path,label,source,method,group,pair,split\n"
+    (tmp_path / "labels.csv").write_text(f"{header}{folder / 'broken.mp4'},REAL,s,,,,dev\n")
+    assert run(["evaluate", str(tmp_path / "labels.csv"), *FRAMES]) == 4
+
+
+def test_failures_are_said_once_and_in_short(row, capsys):
+    failed = [row(True, None, path=f"{n}\x1b.mp4", outcome="missing") for n in range(7)]
+    assert say_failed([[*failed, row(True, 1.0)], [*failed, row(True, 1.0)]]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("7 of 8 not analysed: 0\\x1b.mp4 (missing file), ")
+    assert line.endswith("4\\x1b.mp4 (missing file) and 2 more")
+    assert say_failed([[row(True, None)]]) == 0  # read, without a face
+
+
+@pytest.mark.parametrize(
+    ("verb", "options", "message"),
+    [
+        ("evaluate", ("--stills", "nosuch.zip"), "nosuch.zip: cannot be read as a zip"),
+        ("evaluate", ("--stills", "twice.zip"), "a.png is there twice"),
+        ("evaluate", ("--against", "nosuchmodel"), "nosuchmodel"),
+        ("evaluate", ("--against", "nosuch.csv"), "nosuch.csv: cannot be read as scores"),
+        ("calibrate", ("--model", "bundle", "--frames", "12"), "calibrate without --frames"),
+    ],
+)
+def test_what_is_missing_is_found_before_the_work(
+    manifest, write_stills, tmp_path, monkeypatch, capsys, verb, options, message
+):
+    def score_source(*_):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("tellframe.evaluate.score.score_source", score_source)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(SHIPPED / "frame_lite0", "bundle")
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        write_stills(Path("twice.zip"), [("a.png", "REAL", "a"), ("a.png", "FAKE", "a")])
+    assert run([verb, str(manifest), "--threads", "1", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_clips_of_another_recipe_than_the_second_models_are_found_before_the_work(
+    built, bundle, tmp_path, monkeypatch, capsys
+):
+    def score_source(*_):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("tellframe.evaluate.score.score_source", score_source)
+    options = ("--model", str(bundle), "--against", "frame_lite0", "--threads", "1")
+    assert run(["evaluate", str(built), *options]) == 2
+    assert "num_frames: 4 against 10" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--frames", "4"), ("--face-detector", "yunet"), ("--manifest", "m.parquet")),
+        *(("--stills", "s.zip"), ("--endpoint", "http://x"), ("--workers", "1")),
+        *(("--threads", "1"), ("--max-zip-ratio", "7"), ("--frames", "0")),
+    ],
+)
+def test_scores_take_no_option_of_videos(report, capsys, option, value):
+    assert run(["evaluate", "--scores", str(report / "scores.csv"), option, value]) == 2
+    assert f"{option}: for videos; --scores are scored already" in capsys.readouterr().err
 
 
 def test_a_crop_is_judged_by_its_score_alone(write_stills, tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tellframe.errors import ConfigError, DataError, UsageError
 from tellframe.evaluate.rows import COLUMNS, Judgement, Row, read_scores, write_scores
-from tellframe.evaluate.sources import draw, open_source, read_labels, read_stills
+from tellframe.evaluate.sources import draw, list_stills, open_source, read_labels, read_stills
 from tellframe.report.tables import FORMULA_STARTS
 from tellframe.types import Label
 
@@ -222,6 +222,26 @@ def test_stills(write_stills, tmp_path):
         list(read_stills(tmp_path / "none.zip"))
 
 
+def test_labels_of_stills_alone(write_stills, tmp_path):
+    path = write_stills(tmp_path / "s.zip", [("a.png", "REAL", "a"), ("b.png", "FAKE", "a")])
+    assert [(s.file, s.fake, s.data) for s in list_stills(path)] == [
+        ("a.png", False, b""),
+        ("b.png", True, b""),
+    ]
+
+
+def test_a_lost_still_is_an_error_but_for_whoever_keeps_it(write_stills, tmp_path):
+    path = write_stills(tmp_path / "s.zip", [("a.png", "REAL", "a")])
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("labels.csv", "file,label,original\nb.png,REAL,b\na.png,REAL,a\n")
+    with pytest.raises(ConfigError, match=r"b.png cannot be read"):
+        list(read_stills(path))
+    assert [(s.file, s.outcome, bool(s.data)) for s in read_stills(path, keep_lost=True)] == [
+        ("b.png", "missing", False),
+        ("a.png", "ok", True),
+    ]
+
+
 @pytest.mark.parametrize(
     ("label", "message"),
     [("fake", "a.png: label 'fake', expected REAL or FAKE"), ("1", "a.png: label '1'")],
@@ -237,3 +257,10 @@ def test_labels_of_stills_in_another_encoding(tmp_path):
         archive.writestr("labels.csv", "file,label,original\nä.png,REAL,ä\n".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"s.zip: cannot be read as a zip of face crops"):
         list(read_stills(tmp_path / "s.zip"))
+
+
+def test_damaged_labels_of_stills(write_stills, tmp_path):
+    path = write_stills(tmp_path / "s.zip", [("a.png", "REAL", "a")])
+    path.write_bytes(path.read_bytes().replace(b"a.png,REAL", b"a.png,FAKE"))
+    with pytest.raises(ConfigError, match=r"s.zip: cannot be read as a zip of face crops"):
+        list_stills(path)

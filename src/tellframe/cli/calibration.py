@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tellframe.cli import status
-from tellframe.cli.evaluation import add_source_options, load_result, require_same_model
+from tellframe.cli.evaluation import (
+    add_source_options,
+    open_task,
+    require_same_model,
+    say_failed,
+)
 from tellframe.cli.options import add_verb
 from tellframe.errors import UsageError
 
@@ -85,34 +90,35 @@ def run_calibrate(options: argparse.Namespace) -> int:
     _check_priors(options)
     load_sklearn()
     bundle = load_bundle(options.model)
-    result = load_result(options)
-    require_same_model(result.run, bundle)
-    if result.run.recipe_digest not in ("", bundle.recipe.digest):
+    task = open_task(options)
+    require_same_model(task.run, bundle)
+    if task.run.recipe_digest not in ("", bundle.recipe.digest):
         raise UsageError(
-            f"the scores are of recipe {result.run.recipe_digest}, the bundle's is "
+            f"the scores are of recipe {task.run.recipe_digest}, the bundle's is "
             f"{bundle.recipe.digest}: calibrate without --frames and --face-detector"
         )
+    scored = task.score()
     calibration = calibrate(
-        result.rows,
-        describe_data(result.run.source, result.run.split),
+        scored,
+        describe_data(task.run.source, task.run.split),
         method=options.method,
         prior_train=options.prior_train,
         prior_use=options.prior_use,
     )
     decision = bundle.decision
-    rows = recalibrated(result.rows, calibration, decision)
+    rows = recalibrated(scored, calibration, decision)
     if options.error_rate is not None:
         misses = options.error_rate if options.miss_rate is None else options.miss_rate
         decision = choose_limits(choose_rows(rows), options.error_rate, misses, decision)
         rows = recalibrated(rows, calibration, decision)
-    seen = sources_of(calibration.fitted_on, result.run.source, result.run.split)
+    seen = sources_of(calibration.fitted_on, task.run.source, task.run.split)
     metrics = {name: _keep(figures) for name, figures in tables(rows, seen).items()}
     write_bundle(
         dataclasses.replace(bundle, calibration=calibration, decision=decision, metrics=metrics),
         Path(options.model),
     )
     _say_calibration(calibration, decision, rows)
-    return status.DONE
+    return say_failed([rows]) if task.reads else status.DONE
 
 
 def _check_priors(options: argparse.Namespace) -> None:

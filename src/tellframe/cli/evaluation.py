@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tellframe.cli import status
 from tellframe.cli.options import (
@@ -21,11 +22,12 @@ from tellframe.cli.options import (
 )
 from tellframe.cli.outputs import check_output
 from tellframe.errors import UsageError
+from tellframe.limits import ArchiveLimits
 
 if TYPE_CHECKING:
     from tellframe.bundle import Bundle
-    from tellframe.detector import Detector
-    from tellframe.evaluate.report import Result, Run
+    from tellframe.evaluate.report import Run
+    from tellframe.evaluate.rows import Row
 
 
 def add_evaluate(verbs: Any) -> None:
@@ -94,23 +96,24 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
 def run_evaluate(options: argparse.Namespace) -> int:
     """Run the verb; return the exit status."""
     from tellframe.evaluate.metrics import load_sklearn
-    from tellframe.evaluate.report import build_report, write_report
+    from tellframe.evaluate.report import Result, build_report, write_report
     from tellframe.report.drawing import load_matplotlib
 
     load_sklearn()  # to find out now, and not after hours of work, that it is missing
     if options.output:
         load_matplotlib()
         check_output("-o", options.output, folder=True)
-    results = [load_result(options)]
+    tasks = [open_task(options)]
     if options.scores and options.model:
-        results[0] = _recalibrate(results[0], options.model)
+        tasks[0] = _recalibrate(tasks[0], options.model)
     if options.against:
-        results.append(_load_second(options))
+        tasks.append(_open_second(options))
+    results = [Result(task.run, tuple(task.score())) for task in tasks]
     facts = write_report(results, options.output) if options.output else build_report(results)
     _print_figures(facts)
     if options.output:
         print(f"report: {options.output / 'index.html'}", file=sys.stderr)
-    return status.DONE
+    return say_failed(r.rows for r, task in zip(results, tasks, strict=True) if task.reads)
 
 
 def _print_figures(facts: Mapping[str, Any]) -> None:
@@ -133,36 +136,56 @@ def _print_figures(facts: Mapping[str, Any]) -> None:
         print(say_comparison(name, found))
 
 
-def load_result(options: argparse.Namespace) -> Result:
-    """Score labelled videos, or read the scores of an earlier report.
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is measured, all of it opened: what is missing is found before the work."""
+
+    run: Run
+    score: Callable[[], Sequence[Row]]
+    """Does the work; returns the scored rows."""
+    reads: bool
+    """Whether that reads videos or their clips; else they are scored already."""
+
+
+def open_task(options: argparse.Namespace) -> Task:
+    """Open labelled videos, or the scores of an earlier report.
 
     Raises:
-        UsageError: both were asked for, or neither.
+        UsageError: both were asked for, or neither, or what has no part in what was asked for.
+        TellframeError: something of it is missing, or is not what it should be.
     """
     if bool(options.source) == bool(options.scores):
         raise UsageError("give labelled videos, or --scores of an earlier report")
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: give 1 or more")
-    if options.scores:
-        if options.stills:
-            raise UsageError("--stills are scored with the videos; --scores are scored already")
-        return _read_result(options.scores, options)
-    return _score(options, load_detector(options, judge_only=True))
+    if not options.scores:
+        return _open_videos(options)
+    if idle := [name for name, default in _OF_VIDEOS.items() if getattr(options, name) != default]:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        raise UsageError(f"{names}: for videos; --scores are scored already, and nothing is read")
+    return _open_scores(options.scores, options)
 
 
-def _load_second(options: argparse.Namespace) -> Result:
-    """Score the same videos with the model to compare with, or read its scores."""
+_OF_VIDEOS: Final = {
+    **{"stills": None, "manifest": "", "frames": None, "face_detector": None},
+    **{"endpoint": "", "workers": 0, "threads": 0},
+    **{f"max_{name}": getattr(ArchiveLimits(), name) for name in ("zip_ratio", "zip_bytes")},
+}
+"""Options that say how videos are scored, and their defaults."""
+
+
+def _open_second(options: argparse.Namespace) -> Task:
+    """Open the same videos for the model to compare with, or its scores."""
     if options.against.endswith(".csv"):
-        return _read_result(Path(options.against), options)
+        return _open_scores(Path(options.against), options)
     if not options.source:
         raise UsageError("--against BUNDLE needs the videos; or give its scores")
-    second = argparse.Namespace(**{**vars(options), "model": options.against})
-    return _score(second, load_detector(second, judge_only=True))
+    return _open_videos(argparse.Namespace(**{**vars(options), "model": options.against}))
 
 
-def _read_result(path: Path, options: argparse.Namespace) -> Result:
+def _open_scores(path: Path, options: argparse.Namespace) -> Task:
     """Read scores, and of the report beside them what was measured."""
-    from tellframe.evaluate.report import Result, Run, read_run
+    from tellframe.evaluate.report import Run, read_run
     from tellframe.evaluate.rows import read_scores
     from tellframe.evaluate.sources import EVERY, draw
 
@@ -173,33 +196,37 @@ def _read_result(path: Path, options: argparse.Namespace) -> Result:
         run = dataclasses.replace(run, split=options.split)
     if not rows:
         raise UsageError(f"{path}: holds no video of the split {options.split!r}")
-    return Result(run, tuple(draw(rows, options.limit)))
+    taken = draw(rows, options.limit)
+    return Task(run, lambda: taken, reads=False)
 
 
-def _recalibrate(result: Result, model: str) -> Result:
+def _recalibrate(task: Task, model: str) -> Task:
     """Return scores as a bundle judges them whose calibration was changed since."""
     from tellframe.bundle import load_bundle
     from tellframe.evaluate.calibration import recalibrated
-    from tellframe.evaluate.report import Result
 
     bundle = load_bundle(model)
-    require_same_model(result.run, bundle)
-    rows = recalibrated(result.rows, bundle.calibration, bundle.decision)
+    require_same_model(task.run, bundle)
     run = dataclasses.replace(
-        result.run,
+        task.run,
         fake_from=bundle.decision.fake_from,
         real_to=bundle.decision.real_to,
         calibration=bundle.calibration.fitted_on,
     )
-    return Result(run, tuple(rows))
+    return dataclasses.replace(
+        task,
+        run=run,
+        score=lambda: recalibrated(task.score(), bundle.calibration, bundle.decision),
+    )
 
 
-def _score(options: argparse.Namespace, detector: Detector) -> Result:
-    """Score labelled videos with progress on stderr."""
-    from tellframe.evaluate.report import Result, Run
-    from tellframe.evaluate.score import score_source, score_stills
-    from tellframe.evaluate.sources import open_source
+def _open_videos(options: argparse.Namespace) -> Task:
+    """Open labelled videos; they are scored with progress on stderr."""
+    from tellframe.evaluate.report import Run
+    from tellframe.evaluate.score import require_same_recipe, score_source, score_stills
+    from tellframe.evaluate.sources import list_stills, open_source
 
+    workers, archives = num_workers(options), archive_limits(options)
     source, split = open_source(
         options.source,
         options.split,
@@ -207,12 +234,16 @@ def _score(options: argparse.Namespace, detector: Detector) -> Result:
         manifest=options.manifest,
         endpoint=options.endpoint,
     )
-    workers = num_workers(options)
-    rows = score_source(source, detector, workers, archive_limits(options))
-    scored = list(follow(rows, len(source.rows), options.quiet))
-    if options.stills:
-        scored += score_stills(detector, options.stills)
+    total = len(source.rows) + (len(list_stills(options.stills)) if options.stills else 0)
+    detector = load_detector(options, judge_only=True)
+    require_same_recipe(source, detector)
     bundle, info = detector.bundle, detector.model_info
+
+    def score() -> Iterator[Row]:
+        yield from score_source(source, detector, workers, archives)
+        if options.stills:
+            yield from score_stills(detector, options.stills)
+
     run = Run(
         model=name_model(bundle),
         source=Path(options.source.rstrip("/")).name,
@@ -223,7 +254,37 @@ def _score(options: argparse.Namespace, detector: Detector) -> Result:
         real_to=bundle.decision.real_to,
         calibration=bundle.calibration.fitted_on,
     )
-    return Result(run, tuple(scored))
+    return Task(run, lambda: list(follow(score(), total, options.quiet)), reads=True)
+
+
+def say_failed(scored: Iterable[Sequence[Row]]) -> int:
+    """Say on stderr which videos and crops could not be analysed; return the exit status.
+
+    Args:
+        scored: the rows of every model; they have mostly failed alike, which is said once.
+    """
+    from tellframe.data.cut import Outcome
+    from tellframe.data.eda_cards import OUTCOME_TEXT
+    from tellframe.report.words import printable
+
+    found, said = status.DONE, set[str]()
+    for rows in scored:
+        failed = [r for r in rows if r.outcome not in (Outcome.OK, Outcome.NO_FACE)]
+        if not failed:
+            continue
+        found = max(found, status.NONE_ANALYSED if len(failed) == len(rows) else status.SOME_FAILED)
+        listed = [
+            f"{printable(r.path)} ({OUTCOME_TEXT[Outcome(r.outcome)]})" for r in failed[:_SHOWN]
+        ]
+        more = f" and {len(failed) - _SHOWN:,} more" if len(failed) > _SHOWN else ""
+        said.add(f"{len(failed):,} of {len(rows):,} not analysed: {', '.join(listed)}{more}")
+    for line in sorted(said):
+        print(line, file=sys.stderr)
+    return found
+
+
+_SHOWN: Final = 5
+"""Names that a message lists; scores.csv has all."""
 
 
 def name_model(bundle: Bundle) -> str:

@@ -12,6 +12,7 @@ from tellframe.evaluate.rows import (
 from tellframe.evaluate.score import judge_videos, score_source, score_stills
 from tellframe.evaluate.sources import (
     Still,
+    list_stills,
     open_source,
     read_labels,
     read_stills,
@@ -27,6 +28,7 @@ __all__ = [
     "compare_sets",
     "in_calibration_half",
     "judge_videos",
+    "list_stills",
     "markdown",
     "open_source",
     "read_labels",

@@ -28,7 +28,6 @@ from tellframe.data.manifest import Video
 from tellframe.data.media import open_descriptor
 from tellframe.data.shards import ClipRow, measure_luma, read_clip
 from tellframe.detector import Detector
-from tellframe.errors import ConfigError
 from tellframe.evaluate.rows import Judgement, Row
 from tellframe.evaluate.sources import Shards, Source, Still, Videos, read_stills
 from tellframe.isolation import Failure, Limits, map_isolated
@@ -118,7 +117,7 @@ def judge_shards(detector: Detector, shards: Shards) -> Generator[Judgement, Non
         StoreError: a shard cannot be read.
         DataError: a shard does not hold what the index says.
     """
-    shards.recipe.require_same(detector.recipe, f"{shards.store.url} and the model")
+    require_same_recipe(shards, detector)
 
     def fetch(row: Row) -> Extracted:
         found: Sequence[ClipRow] = shards.clips.get(row.path, ())
@@ -136,6 +135,16 @@ def judge_shards(detector: Detector, shards: Shards) -> Generator[Judgement, Non
                 yield judge_clips(detector, *pending.popleft().result())
         finally:
             threads.shutdown(cancel_futures=True)
+
+
+def require_same_recipe(source: Source, detector: Detector) -> None:
+    """Raise unless clips that are cut already were cut with the model's recipe.
+
+    Raises:
+        RecipeMismatchError: they were not; the message says what differs.
+    """
+    if isinstance(source, Shards):
+        source.recipe.require_same(detector.recipe, f"{source.store.url} and the model")
 
 
 def judge_clips(detector: Detector, record: VideoRecord, clips: Sequence[Clip]) -> Judgement:
@@ -175,29 +184,39 @@ def judge_clips(detector: Detector, record: VideoRecord, clips: Sequence[Clip]) 
 def score_stills(detector: Detector, path: str | Path) -> Iterator[Row]:
     """Judge single face crops, each seen whole at the recipe's size; yields one row a crop.
 
+    Its outcome says where one cannot be read.
+
     Raises:
         ConfigError: the zip cannot be read as one of labelled crops, see `read_stills`.
     """
+    for still in read_stills(path, keep_lost=True):
+        yield label_still(still, path).judged(judge_still(detector, still))
+
+
+def judge_still(detector: Detector, still: Still) -> Judgement:
+    """Judge a single face crop."""
     size = detector.recipe.crop_size
-    for still in read_stills(path):
+    outcome = still.outcome
+    if outcome is Outcome.OK:
         try:
             picture = Image.open(io.BytesIO(still.data)).convert("RGB").resize((size, size))
-        except OSError as error:
-            raise ConfigError(f"{path}: {still.file} is no picture ({error})") from error
-        pixels = np.asarray(picture)[None]
-        (person,) = detector.judge([_clip_of(pixels, detector.recipe.digest)])
-        probability = person.probability
-        assert probability is not None  # it has a frame
-        yield dataclasses.replace(
-            label_still(still, path),
-            outcome=Outcome.OK,
-            people=1,
-            logit=detector.bundle.calibration.logit(probability),
-            probability=probability,
-            # Of the probability alone: one frame would be too few for a video.
-            verdict=detector.bundle.decision.label(probability),
-            brightness=measure_luma(pixels),
-        )
+        except Exception:  # Pillow raises a dozen unrelated types; one crop must not end the rest
+            outcome = Outcome.UNREADABLE
+    if outcome is not Outcome.OK:
+        return Judgement(outcome=outcome, reasons=(Reason.UNREADABLE,))
+    pixels = np.asarray(picture)[None]
+    (person,) = detector.judge([_clip_of(pixels, detector.recipe.digest)])
+    probability = person.probability
+    assert probability is not None  # it has a frame
+    return Judgement(
+        outcome=Outcome.OK,
+        people=1,
+        logit=detector.bundle.calibration.logit(probability),
+        probability=probability,
+        # Of the probability alone: one frame would be too few for a video.
+        verdict=detector.bundle.decision.label(probability),
+        brightness=measure_luma(pixels),
+    )
 
 
 def label_still(still: Still, path: str | Path) -> Row:

@@ -7,13 +7,15 @@ import dataclasses
 import hashlib
 import io
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from tellframe.data.cut import VideoRecord
+from tellframe.data.cut import Outcome, VideoRecord
 from tellframe.data.manifest import Video, read_manifest
 from tellframe.data.shards import ClipRow
 from tellframe.data.verify import read_index, read_recipe, read_records
@@ -255,23 +257,74 @@ class Still:
     fake: bool
     original: str
     """The real crop's name without suffix; an original and its fakes are one group and one pair."""
-    data: bytes
-    """The encoded picture."""
+    data: bytes = b""
+    """The encoded picture; empty where it was not read, or cannot be."""
+    outcome: Outcome = Outcome.OK
+    """`MISSING` or `DAMAGED` where it cannot be taken out of the zip."""
 
 
-def read_stills(path: str | Path) -> Iterator[Still]:
+def list_stills(path: str | Path) -> list[Still]:
+    """Read the labels of a zip of face crops, and none of the crops; see `read_stills`.
+
+    Raises:
+        ConfigError: the zip cannot be read as such, or names a crop twice.
+    """
+    with _open_stills(path) as archive:
+        stills = _label_stills(archive)
+    if twice := [name for name, n in Counter(s.file for s in stills).items() if n > 1]:
+        raise ConfigError(f"{path}: {twice[0]} is there twice")
+    return stills
+
+
+def read_stills(path: str | Path, *, keep_lost: bool = False) -> Iterator[Still]:
     """Read a zip of face crops with a labels.csv: file, label (REAL or FAKE), original.
+
+    Args:
+        path: of the zip.
+        keep_lost: whether a crop that cannot be taken out of it is yielded with its outcome; else
+            it is an error.
 
     Raises:
         ConfigError: the zip cannot be read as such.
     """
+    with _open_stills(path) as archive:
+        for still in _label_stills(archive):
+            data, outcome = b"", Outcome.OK
+            try:
+                data = archive.read(still.file)
+            except Exception as error:  # whatever a checksum, a password or a codec raises
+                if not keep_lost:
+                    raise ConfigError(f"{path}: {still.file} cannot be read ({error})") from error
+                missing = isinstance(error, KeyError)
+                outcome = Outcome.MISSING if missing else Outcome.DAMAGED
+            yield dataclasses.replace(still, data=data, outcome=outcome)
+
+
+_BROKEN: Final = (
+    OSError,
+    KeyError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What a zip raises that cannot be opened, or whose labels are missing, damaged or encrypted."""
+
+
+@contextmanager
+def _open_stills(path: str | Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
-            with archive.open("labels.csv") as raw:
-                text = io.TextIOWrapper(raw, encoding="utf-8-sig")
-                records = list(csv.DictReader(text, restval=""))
-            for r in records:
-                fake = _is_fake(r["file"], r["label"])
-                yield Still(r["file"], fake, r["original"], archive.read(r["file"]))
-    except (OSError, KeyError, ValueError, csv.Error, zipfile.BadZipFile) as error:
+            yield archive
+    except (*_BROKEN, csv.Error) as error:
         raise ConfigError(f"{path}: cannot be read as a zip of face crops ({error})") from error
+
+
+def _label_stills(archive: zipfile.ZipFile) -> list[Still]:
+    with archive.open("labels.csv") as raw:
+        text = io.TextIOWrapper(raw, encoding="utf-8-sig")
+        return [
+            Still(r["file"], _is_fake(r["file"], r["label"]), r["original"])
+            for r in csv.DictReader(text, restval="")
+        ]
