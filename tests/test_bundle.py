@@ -105,6 +105,15 @@ def test_a_calibration_or_limits_without_sense_are_refused(part, values, message
         load_bundle(folder)
 
 
+def test_a_verdict_is_told_the_limits_and_the_share_of_fakes(folder):
+    values = json.loads((folder / "bundle.json").read_text())
+    change(folder, calibration=values["calibration"] | {"prior_use": 0.1})
+    bundle = load_bundle(folder)
+    info = bundle.info(bundle.recipe)
+    assert (info.real_to, info.fake_from) == (bundle.decision.real_to, bundle.decision.fake_from)
+    assert info.prior_use == 0.1
+
+
 def test_limits_may_lie_at_the_ends_and_on_each_other(folder):
     good = json.loads((folder / "bundle.json").read_text())["decision"]
     for real_to, fake_from in ((0.0, 1.0), (0.5, 0.5), (0.0, 0.0), (1.0, 1.0)):

@@ -112,6 +112,9 @@ class Bundle:
             recipe.digest,
             {name: mine for name, (mine, _) in recipe.differences(self.recipe).items()},
             self.calibration.fitted_on,
+            self.decision.real_to,
+            self.decision.fake_from,
+            self.calibration.prior_use,
         )
 
 

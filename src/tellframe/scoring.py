@@ -238,7 +238,7 @@ def judge_video(
         nobody could, or None where nobody was scored; and the reasons.
     """
     extra = (Reason.PARTIAL,) if partial else ()
-    judged = [p for p in people if not set(p.reasons) - {Reason.UNCERTAIN}]
+    judged = [p for p in people if p.judged]
     if left_out or 0 < len(judged) < len(people):
         extra = (Reason.PERSON_NOT_JUDGED, *extra)
     if not people:

@@ -216,6 +216,11 @@ class FaceVerdict:
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
     """Crops and heat maps for the report, where they were asked for."""
 
+    @property
+    def judged(self) -> bool:
+        """Whether there was enough to judge this person by, be it with an uncertain outcome."""
+        return not set(self.reasons) - {Reason.UNCERTAIN}
+
     def most_suspicious(self, count: int = 3) -> tuple[Moment, ...]:
         """Return the `count` moments of highest P(fake), highest first."""
         return tuple(sorted(self.moments, key=lambda m: -m.probability)[:count])
@@ -238,6 +243,13 @@ class ModelInfo:
     calibrated_on: str = ""
     """Data on which its probabilities were calibrated, in plain words: "nothing" where they were
     not, empty where that is not known."""
+    real_to: float | None = None
+    """REAL at this probability or below; None where it is not known."""
+    fake_from: float | None = None
+    """FAKE at this probability or above, INCONCLUSIVE in between; None where it is not known."""
+    prior_use: float | None = None
+    """Share of fakes among the videos for which its probabilities hold; None where it is not
+    known."""
 
 
 @dataclass(frozen=True, slots=True)

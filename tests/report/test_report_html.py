@@ -13,7 +13,8 @@ from PIL import Image
 
 from tellframe.report import write_html
 from tellframe.report.pictures import SCALE_FLOOR, choose_moments, heat_scale, hottest_place
-from tellframe.report.svg import MAX_MARKS, thin, ticks
+from tellframe.report.svg import MAX_MARKS, thin, ticks, timeline
+from tellframe.report.words import percent
 from tellframe.scoring import Calibration
 from tellframe.types import Evidence, Label, Moment, Reason, Sandbox, Verdict
 
@@ -139,10 +140,124 @@ def test_who_is_fake(tmp_path, make, fakes, words):
 
 
 def test_changed_recipe_is_not_called_calibrated(tmp_path, verdict):
-    assert "Calibrated: of 100" not in render(tmp_path, verdict).words
+    assert "Calibrated: where" not in render(tmp_path, verdict).words
     model = dataclasses.replace(verdict.model, recipe_overrides={})
     page = render(tmp_path, dataclasses.replace(verdict, model=model))
-    assert "Calibrated: of 100 videos that score like this one, about 97" in page.words
+    assert "of 100 that score like this one about 97 would show a fake face" in page.words
+
+
+@pytest.mark.parametrize(
+    ("prior", "words"),
+    [
+        (0.5, "Calibrated: where half of the videos are fakes, of 100"),
+        (0.125, "Calibrated: where 12.5 % of the videos are fakes, of 100"),
+        (None, "Calibrated: where as many of the videos are fakes as its calibration assumes, of"),
+    ],
+)
+def test_the_share_of_fakes_for_which_a_probability_holds_is_said(tmp_path, verdict, prior, words):
+    model = dataclasses.replace(verdict.model, recipe_overrides={}, prior_use=prior)
+    assert words in render(tmp_path, dataclasses.replace(verdict, model=model)).words
+
+
+@pytest.mark.parametrize("reason", [Reason.DEGRADED, Reason.TOO_SMALL, Reason.TOO_FEW_FRAMES])
+def test_where_nobody_was_judged_the_number_is_not_called_calibrated(tmp_path, make, reason):
+    person = dataclasses.replace(make.person(), label=Label.INCONCLUSIVE, reasons=(reason,))
+    verdict = make.verdict(people=(person,), label=Label.INCONCLUSIVE)
+    model = dataclasses.replace(verdict.model, recipe_overrides={})
+    verdict = dataclasses.replace(verdict, model=model, reasons=(reason,))
+    words = render(tmp_path, verdict).words
+    assert "of 100 that score" not in words
+    assert "Not calibrated: nobody in this video could be judged" in words
+    assert "highest score of a face, none of which could be judged" in words
+    unsure = dataclasses.replace(person, reasons=(Reason.UNCERTAIN,))
+    words = render(tmp_path, dataclasses.replace(verdict, people=(unsure,), reasons=())).words
+    assert "of 100 that score" in words
+    assert "probability that at least one face is fake" in words
+
+
+def test_the_probability_is_that_of_those_who_were_judged(tmp_path, make):
+    brief = dataclasses.replace(
+        make.person(2), label=Label.INCONCLUSIVE, reasons=(Reason.TOO_FEW_FRAMES,)
+    )
+    verdict = make.verdict(people=(make.person(), brief))
+    said = ", among the people who were judged"
+    assert said not in render(tmp_path, verdict).words
+    verdict = dataclasses.replace(verdict, reasons=(Reason.PERSON_NOT_JUDGED,))
+    assert f"at least one face is fake{said}" in render(tmp_path, verdict).words
+
+
+LIMITS = {"real_to": 0.2266, "fake_from": 0.885}
+
+
+def with_limits(verdict, **limits):
+    return dataclasses.replace(
+        verdict, model=dataclasses.replace(verdict.model, **(limits or LIMITS))
+    )
+
+
+def test_the_limits_are_said_and_drawn(tmp_path, make):
+    person = dataclasses.replace(make.person(), reasons=(Reason.UNCERTAIN,))
+    verdict = make.verdict(people=(person,), label=Label.INCONCLUSIVE)
+    verdict = dataclasses.replace(verdict, reasons=(Reason.UNCERTAIN,))
+    page = render(tmp_path, with_limits(verdict))
+    said = "The score lies between the limits for real and fake (22.7 % and 88.5 %)."
+    assert page.words.count(said) == 2  # of the video, and of the person
+    assert "REAL up to 22.7 %, FAKE from 88.5 %" in page.words
+    (scale,) = page.all("svg", "scale")
+    assert scale["aria-label"].endswith("to 100 %: REAL up to 22.7 %, FAKE from 88.5 %")
+    zones = [(z["class"], z["x1"], z["x2"]) for z in page.all("line", "zone")]
+    assert zones == [("zone REAL", "0", "22.7%"), ("zone FAKE", "88.5%", "100%")]
+    assert "50 %" not in page.words
+    old = render(tmp_path, verdict)
+    assert "between the limits for real and fake." in old.words
+    assert old.all("line", "zone") == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "kinds"),
+    [
+        # P(fake) is 0.9, 0.2, 0.97, 0.6, 0.8.
+        ({}, ["high", "low", "high", "high", "high"]),
+        (LIMITS, ["high", "low", "high", "mid", "mid"]),
+        ({"real_to": 0.6, "fake_from": 0.9}, ["high", "low", "high", "low", "mid"]),
+        ({"real_to": 0.5, "fake_from": 0.5}, ["high", "low", "high", "high", "high"]),
+    ],
+)
+def test_moments_are_marked_by_the_limits_of_the_model(tmp_path, make, limits, kinds):
+    person = make.person(probabilities=(0.9, 0.2, 0.97, 0.6, 0.8))
+    verdict = make.verdict(people=(person,))
+    page = render(tmp_path, with_limits(verdict, **limits) if limits else verdict)
+    marks = [attrs for attrs in page.all("use", "mark") if "x" in attrs]
+    assert [mark["href"] for mark in marks] == [f"#mark-{kind}" for kind in kinds]
+    assert [mark["class"] for mark in marks] == [f"mark {kind}" for kind in kinds]
+    for text in [f"from {percent(limits['fake_from'])} on"] if limits else ["above 50 %"]:
+        assert f"judged frame {text}" in page.words
+
+
+@pytest.mark.parametrize("limits", [(0.0, 1.0), (0.01, 0.99), (0.5, 0.5), (0.45, 0.55)])
+def test_labels_of_the_timeline_do_not_lie_on_each_other(limits, make):
+    drawing = timeline(make.person(), 10.0, {}, limits)
+    heights = [float(y) for y in re.findall(r'x="-8" y="([\d.]+)"', drawing)]
+    gaps = np.diff(sorted(heights[:-1]))  # the last one names the axis
+    assert gaps.min() >= 12
+
+
+def test_gaps_between_frames_and_who_was_left_out_are_said(tmp_path, make):
+    brief = dataclasses.replace(
+        make.person(2), label=Label.INCONCLUSIVE, reasons=(Reason.TOO_FEW_FRAMES,)
+    )
+    verdict = make.verdict(people=(make.person(), brief))
+    assert "Looked at" not in render(tmp_path, verdict).words
+    media = dataclasses.replace(verdict.media, sampled_every=60.0)
+    counters = {"dropped_many": 1, "dropped_faces": 12}
+    words = render(tmp_path, dataclasses.replace(verdict, media=media, counters=counters)).words
+    assert (
+        "Looked at one frame every 60 s; what shows for less may be missed, and too little is seen "
+        "of 1 of 2 people to judge them: --frames N looks closer."
+    ) in words
+    assert "1 person left out, more than are followed: --max-people N follows more." in words
+    assert "12 faces left out, more than are looked at in one frame." in words
+    assert "Faces left out, more than the limit of one frame" in words
 
 
 def test_a_model_that_was_never_calibrated_is_not_called_calibrated(tmp_path, verdict):
@@ -152,7 +267,7 @@ def test_a_model_that_was_never_calibrated_is_not_called_calibrated(tmp_path, ve
     words = render(tmp_path, dataclasses.replace(verdict, model=model)).words
     assert "Not calibrated: this number is a score" in words
     assert "tellframe calibrate" in words
-    assert "of 100 videos" not in words
+    assert "of 100 that score" not in words
     assert "as trained and calibrated" not in words
 
 
@@ -202,8 +317,9 @@ def test_pictures_and_legend_only_with_evidence(tmp_path, rich_verdict, verdict)
     page = render(tmp_path, rich_verdict)
     assert len(page.all("img")) == 2 * (6 + 2)
     assert len(page.all("div", "legend")) == 2
-    assert "+3.0 logits" in page.words
-    assert "+1.0 logits" in page.words
+    assert "strong (3.0)" in page.words
+    assert "strong (1.0)" in page.words
+    assert "logit" not in page.words
     assert "most speaks for fake in the lower middle" in str(page.all("img"))
     assert "hardly anything speaks for fake" not in str(page.all("img")[:12])
     without = render(tmp_path, verdict)

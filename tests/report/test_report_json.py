@@ -33,6 +33,7 @@ from tellframe.types import (
 PUBLISHED = Path(__file__).parents[2] / "docs" / "verdict.schema.json"
 
 probabilities = st.floats(0, 1).map(lambda p: round(p, 6))
+limits = st.none() | st.floats(0, 1)  # never rounded
 lengths = st.floats(-1e5, 1e7).map(lambda t: round(t, 3) + 0.0)
 counts = st.integers(0, 10**12)
 # Surrogates stand for bytes of a file name that are not UTF-8.
@@ -92,6 +93,7 @@ verdicts = st.builds(
         num_asked=counts,
         num_decoded=counts,
         decode_errors=counts,
+        sampled_every=lengths,
     ),
     model=st.none()
     | st.builds(
@@ -102,6 +104,9 @@ verdicts = st.builds(
         recipe_digest=texts,
         recipe_overrides=overrides,
         calibrated_on=texts,
+        real_to=limits,
+        fake_from=limits,
+        prior_use=limits,
     ),
     error=st.none() | texts,
     counters=st.dictionaries(texts, counts, max_size=3),
@@ -201,10 +206,15 @@ def test_rows_of_older_versions_are_read(verdict):
     row = verdict_to_dict(verdict)
     for name in ("num_declared", "num_packets", "num_asked", "num_decoded", "decode_errors"):
         del row["media"][name]
-    del row["model"]["calibrated_on"]
-    assert verdict_from_dict(row).model.calibrated_on == ""
+    del row["media"]["sampled_every"]
+    for name in ("calibrated_on", "real_to", "fake_from", "prior_use"):
+        del row["model"][name]
+    model = verdict_from_dict(row).model
+    assert model.calibrated_on == ""
+    assert (model.real_to, model.fake_from, model.prior_use) == (None, None, None)
     media = verdict_from_dict(row).media
     assert (media.num_declared, media.num_asked, media.decode_errors) == (None, 0, 0)
+    assert media.sampled_every == 0
 
 
 def test_published_schema_is_the_generated_one():

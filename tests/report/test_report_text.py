@@ -9,11 +9,11 @@ from tellframe.report import format_table
 from tellframe.report.page import article
 from tellframe.report.words import clock, percent, printable, sentence
 from tellframe.scoring import Calibration
-from tellframe.types import Label, Reason
+from tellframe.types import FAR_APART, Label, Reason
 
 
 def test_lines_of_one_video(make):
-    lines = format_table(make.verdict()).splitlines()
+    lines = format_table(with_model(make.verdict())).splitlines()
     assert len(lines) == 3
     assert re.fullmatch(r"VERDICT +P\(FAKE\)  VIDEO", lines[0])
     assert re.fullmatch(r"FAKE +97\.3 %  folder/interview\.mp4", lines[1])
@@ -109,7 +109,8 @@ def test_reasons_and_moments_go_below_where_the_terminal_is_narrow(make, color):
     reasons = (Reason.TOO_SMALL, Reason.DEGRADED)
     person = dataclasses.replace(make.person(), reasons=reasons)
     verdict = dataclasses.replace(
-        make.verdict(people=(person, make.person(2))), reasons=(Reason.PERSON_NOT_JUDGED,)
+        with_model(make.verdict(people=(person, make.person(2)))),
+        reasons=(Reason.PERSON_NOT_JUDGED,),
     )
     whole = format_table(verdict, color=color)
     narrow = format_table(verdict, color=color, width=80)
@@ -132,6 +133,9 @@ def test_hostile_names_are_harmless(hostile_name, make):
     text = format_table(verdict)
     assert all(char == "\n" or char.isprintable() for char in text)
     assert len(text.splitlines()) == 3
+    model = dataclasses.replace(make.verdict().model, recipe_overrides={hostile_name: 1})
+    text += format_table(dataclasses.replace(make.verdict(), model=model))
+    assert all(char == "\n" or char.isprintable() for char in text)
     text.encode("utf-8")
 
 
@@ -142,13 +146,58 @@ def test_color_only_on_demand(verdict):
     assert re.sub(r"\x1b\[\d+m", "", colored) == plain
 
 
+def with_model(verdict, **changes):
+    model = dataclasses.replace(verdict.model, recipe_overrides={}, **changes)
+    return dataclasses.replace(verdict, model=model)
+
+
 def test_a_model_that_was_never_calibrated_is_told_below_the_table(verdict, unreadable):
     said = "not calibrated: P(FAKE) is a score, no frequency; see tellframe calibrate"
-    model = dataclasses.replace(verdict.model, calibrated_on=Calibration().fitted_on)
-    rows = [dataclasses.replace(row, model=model) for row in (verdict, unreadable)]
+    row = with_model(verdict, calibrated_on=Calibration().fitted_on)
+    rows = [row, dataclasses.replace(unreadable, model=row.model)]
     text = format_table(rows)
-    assert text == f"{format_table([verdict, unreadable])}{said}\n"
+    assert text == f"{format_table([with_model(verdict), unreadable])}{said}\n"
     assert said not in format_table(rows[1:])
+
+
+def test_a_changed_recipe_is_told_below_the_table(verdict, unreadable):
+    plain = with_model(verdict)
+    assert "not calibrated" not in format_table([plain])
+    said = "not calibrated: P(FAKE) is no longer a frequency, as the recipe was changed: "
+    model = dataclasses.replace(plain.model, recipe_overrides={"margin": 0.2, "num_frames": 4})
+    other = dataclasses.replace(verdict, model=model)
+    text = format_table([plain, verdict, other])
+    assert text.endswith(f"\n{said}num_frames, margin\n")
+    assert text.count("not calibrated") == 1
+    assert said not in format_table(dataclasses.replace(unreadable, model=model))
+
+
+def test_the_limits_of_the_model_are_said(make):
+    person = dataclasses.replace(make.person(label=Label.INCONCLUSIVE), reasons=(Reason.UNCERTAIN,))
+    people = (person, dataclasses.replace(person, person=2))
+    verdict = with_model(make.verdict(people=people), real_to=0.2266, fake_from=0.885)
+    text = format_table(dataclasses.replace(verdict, reasons=(Reason.UNCERTAIN,)))
+    assert text.count("between the limits for real and fake (22.7 % and 88.5 %)") == 3
+
+
+def test_gaps_between_frames_and_who_was_left_out_are_said(make):
+    verdict = make.verdict()
+    assert "note:" not in format_table(verdict)
+    for every, shown in ((FAR_APART, ""), (2.04, "2.0 s"), (9.96, "10.0 s"), (3600, "3600 s")):
+        media = dataclasses.replace(verdict.media, sampled_every=every)
+        lines = format_table(dataclasses.replace(verdict, media=media)).splitlines()
+        found = [line for line in lines if "note:" in line]
+        said = f"looked at one frame every {shown}; what shows for less may be missed"
+        assert found == ([f"  note: {said}: --frames N looks closer"] if shown else [])
+    counters = {"dropped_many": 3, "dropped_faces": 1, "dropped_short": 2}
+    text = format_table(dataclasses.replace(verdict, counters=counters))
+    assert "  note: 3 people left out, more than are followed: --max-people N" in text
+    assert "  note: 1 face left out, more than are looked at in one frame\n" in text
+    assert text.count("note:") == 2
+    narrow = format_table(dataclasses.replace(verdict, counters=counters), width=60)
+    assert narrow.split() == text.split()
+    assert "\n  note: 3 people left out, more than are followed:\n" in narrow
+    assert max(len(line) for line in narrow.splitlines() if "person 1" not in line) <= 60
 
 
 def test_a_sentence_ends_once():

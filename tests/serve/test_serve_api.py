@@ -49,7 +49,8 @@ def test_a_verdict_is_explained(done):
     explanation = done["explanation"]
     assert explanation["title"] == "Likely fake"
     assert "person 2" in explanation["lead"]
-    assert "of 100 videos" in explanation["meaning"]
+    assert explanation["subject"] == "probability that at least one face is fake"
+    assert "of 100 that score like this one" in explanation["meaning"]
     assert [entry["person"] for entry in done["people"]] == [1, 2]
 
 

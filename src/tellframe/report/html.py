@@ -113,7 +113,7 @@ def _overview(entries: list[tuple[Verdict, str]]) -> str:
 
 
 def _overview_row(verdict: Verdict, link: str) -> str:
-    remarks = words.reason_texts(verdict.reasons)
+    remarks = words.reason_texts(verdict.reasons, verdict.model)
     if verdict.error is not None:
         remarks = [verdict.error]
     return f"""<tr class="{verdict.label}">\

@@ -18,6 +18,11 @@ _SIDE: Final = 224
 _SMALL_SIDE: Final = 128
 """Pixels of a crop, and of a crop where there are many people, so that the file stays small."""
 
+_NOT_JUDGED: Final = (
+    "Not calibrated: nobody in this video could be judged, for the reasons that are given. The "
+    "number is what the detector makes of pictures that it was not made for, and says little."
+)
+
 _NOT_CALIBRATED: Final = (
     "Not calibrated: the recipe was changed for this run. A higher number still speaks more for a "
     "fake, but it is no longer the share of fakes among such videos."
@@ -59,12 +64,13 @@ def limits(level: int) -> str:
 
 
 def _hero(verdict: Verdict, level: int) -> str:
-    reasons = "".join(
-        f"<li>{escaped(words.sentence(t))}</li>" for t in words.reason_texts(verdict.reasons)
-    )
+    texts = words.reason_texts(verdict.reasons, verdict.model)
+    reasons = "".join(f"<li>{escaped(words.sentence(text))}</li>" for text in texts)
     if verdict.error is not None:
         reasons += f"<li>{escaped(verdict.error)}</li>"
     listed = f'\n<ul class="reasons">{reasons}</ul>' if reasons else ""
+    for remark in words.remarks(verdict):
+        listed += f'\n<p class="note">{escaped(words.sentence(remark))}</p>'
     score = _score(verdict)
     return f"""<section class="hero{"" if score else " alone"}"><div>
 <p class="file"><bdi>{escaped(words.file_name(verdict))}</bdi></p>
@@ -79,8 +85,8 @@ def _score(verdict: Verdict) -> str:
         return ""
     return f"""<div class="score">
 <p class="big">{escaped(percent(probability))}</p>
-<p class="what">probability that at least one face is fake</p>
-{scale(probability)}
+<p class="what">{words.subject(verdict)}</p>
+{scale(probability, words.limits_of(verdict.model))}
 <p class="meaning">{meaning(verdict)}</p></div>"""
 
 
@@ -88,6 +94,8 @@ def meaning(verdict: Verdict) -> str:
     """Return in plain words what the probability says; "" where there is none."""
     if verdict.probability is None:
         return ""
+    if words.nobody_judged(verdict):
+        return _NOT_JUDGED
     if verdict.model is not None and is_never_calibrated(verdict.model):
         return _NEVER_CALIBRATED
     if verdict.model is not None and verdict.model.recipe_overrides:
@@ -99,9 +107,18 @@ def meaning(verdict: Verdict) -> str:
     elif count > 99:
         share = "more than 99"
     return (
-        f"Calibrated: of 100 videos that score like this one, {share} would show a fake face, as "
-        "long as they are like the videos on which the detector was calibrated."
+        f"Calibrated: where {_prior(verdict.model)}, of 100 that score like this one {share} "
+        "would show a fake face, as long as they are like the videos on which the detector was "
+        "calibrated."
     )
+
+
+def _prior(model: ModelInfo | None) -> str:
+    """Return in words for which share of fakes a probability holds."""
+    prior = model.prior_use if model is not None else None
+    if prior is None:  # of an older verdict
+        return "as many of the videos are fakes as its calibration assumes"
+    return f"{'half' if prior == 0.5 else f'{100 * prior:.3g} %'} of the videos are fakes"
 
 
 def is_never_calibrated(model: ModelInfo) -> bool:
@@ -157,7 +174,7 @@ def _people(verdict: Verdict, level: int, key: str) -> str:
     side = _SMALL_SIDE if len(people) > _MANY_PEOPLE else _SIDE
     table = _people_table(people, key) if len(people) > 1 else ""
     cards = "\n".join(
-        person_section(person, duration, level + 1, side, f"{key}-person-{i}")
+        person_section(person, duration, level + 1, side, f"{key}-person-{i}", verdict.model)
         for i, person in enumerate(people, 1)
     )
     return f"""<section class="part"><h{level}>People in the video</h{level}>
@@ -236,6 +253,8 @@ def _model_card(model: ModelInfo, level: int) -> str:
         ("SHA-256 of the weights", f"<code>{escaped(model.sha256)}</code>"),
         ("Recipe digest", f"<code>{escaped(model.recipe_digest)}</code>"),
     ]
+    if limits := words.limits_of(model):
+        facts.append(("Limits", ", ".join(words.limit_texts(limits))))
     if not model.recipe_overrides:
         trained = "as trained" if is_never_calibrated(model) else "as trained and calibrated"
         return _fact_card("Model", [*facts, ("Recipe", trained)], level)

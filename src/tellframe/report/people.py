@@ -13,31 +13,30 @@ from tellframe.report.pictures import (
 )
 from tellframe.report.svg import icon, thin, timeline
 from tellframe.report.words import (
+    Limits,
     clock,
     escaped,
+    limits_of,
     number_of,
     percent,
     period,
     reason_texts,
     sentence,
 )
-from tellframe.types import Evidence, FaceVerdict, Moment
+from tellframe.types import Evidence, FaceVerdict, ModelInfo, Moment
 
 _LETTERS: Final = "ABCDEF"
 
-_KEY: Final = """<ul class="key">
-<li><svg width="14" height="14" viewBox="-7 -7 14 14" aria-hidden="true"><use class="mark high" \
-href="#mark-high"/></svg>judged frame above 50 %</li>
-<li><svg width="14" height="14" viewBox="-7 -7 14 14" aria-hidden="true"><use class="mark low" \
-href="#mark-low"/></svg>judged frame up to 50 %</li>
+_KEY_LINES: Final = """\
 <li><svg width="24" height="12" aria-hidden="true"><line class="overall" x1="0" x2="24" y1="6" \
 y2="6"/></svg>over all frames</li>
 <li><svg width="24" height="12" aria-hidden="true"><line class="seen" x1="5" x2="19" y1="6" \
-y2="6"/></svg>person is seen</li>
-</ul>"""
+y2="6"/></svg>person is seen</li>"""
 
 
-def person_section(person: FaceVerdict, duration: float, level: int, side: int, key: str) -> str:
+def person_section(
+    person: FaceVerdict, duration: float, level: int, side: int, key: str, model: ModelInfo | None
+) -> str:
     """Return the card of one person.
 
     Args:
@@ -46,6 +45,7 @@ def person_section(person: FaceVerdict, duration: float, level: int, side: int, 
         level: Level of the card's heading, 2 to 5.
         side: Longest side of the crops in pixels.
         key: Id of the card in the page.
+        model: That judged the person.
 
     Raises:
         ValueError: the evidence does not hold one crop and one map for every moment.
@@ -55,11 +55,14 @@ def person_section(person: FaceVerdict, duration: float, level: int, side: int, 
     letters = {_LETTERS[i]: moments[chosen] for i, chosen in enumerate(most + least)}
     parts = [f'<section class="card person {person.label}" id="{key}">', _header(person, level)]
     parts += [
-        f'<p class="note">{escaped(sentence(text))}</p>' for text in reason_texts(person.reasons)
+        f'<p class="note">{escaped(sentence(text))}</p>'
+        for text in reason_texts(person.reasons, model)
     ]
     if moments:
-        drawing = timeline(person, duration, letters)
-        parts.append(f'<figure class="plot">\n{drawing}\n<figcaption>{_KEY}</figcaption></figure>')
+        limits = limits_of(model)
+        drawing = timeline(person, duration, letters, limits)
+        caption = f"<figcaption>{_key(limits)}</figcaption>"
+        parts.append(f'<figure class="plot">\n{drawing}\n{caption}</figure>')
     if evidence is not None and moments:
         parts.append(_pictures(person, evidence, most, least, level + 1, side))
     elif moments:
@@ -67,6 +70,23 @@ def person_section(person: FaceVerdict, duration: float, level: int, side: int, 
     if moments:
         parts.append(_moment_table(person))
     return "\n".join([*parts, "</section>"])
+
+
+def _key(limits: Limits | None) -> str:
+    kinds = {"high": "judged frame above 50 %", "low": "judged frame up to 50 %"}
+    if limits is not None:
+        low, high = map(percent, limits)
+        kinds = {
+            "high": f"judged frame from {high} on",
+            "mid": "in between",
+            "low": f"up to {low}",
+        }
+    marks = "\n".join(
+        '<li><svg width="14" height="14" viewBox="-7 -7 14 14" aria-hidden="true">'
+        f'<use class="mark {kind}" href="#mark-{kind}"/></svg>{escaped(text)}</li>'
+        for kind, text in kinds.items()
+    )
+    return f'<ul class="key">\n{marks}\n{_KEY_LINES}\n</ul>'
 
 
 def _header(person: FaceVerdict, level: int) -> str:
@@ -123,11 +143,12 @@ def _shot(
 
 
 def _legend(scale: float) -> str:
-    return f"""<div class="legend"><span>0</span><span class="ramp" role="img" \
-aria-label="Colour scale from dark purple to pale yellow"></span><span>+{scale:.1f} logits</span>
+    return f"""<div class="legend"><span>none</span><span class="ramp" role="img" \
+aria-label="Colour scale from dark purple to pale yellow"></span><span>strong ({scale:.1f})</span>
 <p>Heat maps, the lower pictures: where the detector sees evidence for a fake. The scale is the \
-same for all pictures of this person; evidence for real is not drawn. A map shows what moved the \
-score, not the outline of a manipulation.</p></div>"""
+same for all pictures of this person, and its end differs between persons, as the figure behind \
+it says; evidence for real is not drawn. A map shows what moved the score, not the outline of a \
+manipulation.</p></div>"""
 
 
 def _without_pictures(person: FaceVerdict) -> str:

@@ -20,9 +20,12 @@ _DIGITS: Final[dict[str, int | None]] = {
     "probability": 6,
     "frame_rate": 6,
     "recipe_overrides": None,
+    "real_to": None,
+    "fake_from": None,
+    "prior_use": None,
 }
 """Decimals kept of the floats in a field; None keeps them all. A recipe is never rounded, or it
-would no longer have its digest."""
+would no longer have its digest, nor is a limit, or a verdict might lie on its wrong side."""
 
 _DIGITS_ELSEWHERE: Final = 3
 """Decimals of seconds and pixels."""

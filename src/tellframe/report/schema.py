@@ -19,6 +19,8 @@ from typing import Any, Final
 from tellframe import types
 from tellframe.types import REASON_TEXT, SCHEMA_VERSION, Evidence, Reason, Verdict
 
+_SHARES: Final = ("probability", "real_to", "fake_from", "prior_use")
+"""Fields whose values lie between 0 and 1."""
 _PRIMITIVES: Final = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
@@ -79,7 +81,7 @@ def _object_schema(cls: type, defs: dict[str, Any]) -> dict[str, Any]:
     properties = {}
     for field, hint in written_fields(cls):
         schema = _type_schema(hint, defs)
-        if field.name == "probability":
+        if field.name in _SHARES:
             schema |= {"minimum": 0, "maximum": 1}
         if field.name in texts:
             schema["description"] = texts[field.name]

@@ -85,6 +85,7 @@ svg .end{text-anchor:end}
 .track{fill:var(--card);stroke:var(--soft);stroke-width:1}
 .value,.pointer{fill:var(--tone)}
 .tick{stroke:var(--soft);stroke-width:1}
+.zone{stroke:var(--tone);stroke-width:3}
 .grid{stroke:var(--line);stroke-width:1}
 .overall{stroke:var(--tone);stroke-width:1.5;stroke-dasharray:6 4}
 .unseen{stroke:var(--faint);stroke-width:8}
@@ -93,6 +94,7 @@ svg .end{text-anchor:end}
 svg .letter{font-weight:700;font-size:13px;fill:var(--ink);text-anchor:middle}
 .mark{stroke:var(--card);stroke-width:1.2}
 .mark.high{fill:var(--fake)}
+.mark.mid{fill:var(--unsure)}
 .mark.low{fill:var(--real)}
 .key{display:flex;flex-wrap:wrap;gap:2px 20px;font-size:13px;color:var(--soft);padding:0;
 margin:6px 0 0 52px;list-style:none}

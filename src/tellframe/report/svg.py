@@ -6,11 +6,12 @@ page while its letters keep their size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
-from tellframe.report.words import clock, number_of, percent
+from tellframe.report.words import Limits, clock, limit_texts, number_of, percent
 from tellframe.types import FaceVerdict, Label, Moment
 
 MAX_MARKS: Final = 500
@@ -27,11 +28,15 @@ _BAR: Final = _BOTTOM + 13
 _MIN_LETTER_GAP: Final = 5.0
 """Percent of the width; at 300 px just enough for one letter."""
 
+_MIN_LABEL_GAP: Final = 0.1
+"""Share of the height of the timeline: 13 px, just enough for one line."""
+
 _STEPS: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 
 SYMBOLS: Final = """<svg class="symbols" width="0" height="0" aria-hidden="true" focusable="false">
 <defs>
 <path id="mark-high" d="M0 -6.6L6 4.2H-6Z"/>
+<path id="mark-mid" d="M0 -6L6 0L0 6L-6 0Z"/>
 <circle id="mark-low" r="5"/>
 <g id="icon-FAKE"><path d="M12 2.5L23 21.5H1Z"/>\
 <path class="sign" d="M12 9v6.2M12 18.2v.6"/></g>
@@ -50,18 +55,41 @@ def icon(label: Label) -> str:
     return f'<svg class="icon" viewBox="0 0 24 24" aria-hidden="true">{use}</svg>'
 
 
-def scale(probability: float) -> str:
-    """Return a scale from 0 to 100 % with a pointer at `probability`."""
+def scale(probability: float, limits: Limits | None) -> str:
+    """Return a scale from 0 to 100 % with a pointer at `probability`, and the limits if known."""
     x = 100 * min(1.0, max(0.0, probability))
-    return f"""<svg class="scale" role="img" height="44" aria-label="{percent(probability)} on a \
-scale from 0 to 100 %">
+    ends = '<text x="0" y="42">0 %</text><text x="100%" y="42" class="end">100 %</text>'
+    name = f"{_escaped_percent(probability)} on a scale from 0 to 100 %"
+    height = 44
+    if limits is None:
+        inside = f"""{_tick(0.5)}
+{ends}<text x="50%" y="42" class="mid">50 %</text>"""
+    else:
+        real, fake = map(_escaped, limit_texts(limits))
+        height, name = 64, f"{name}: {real}, {fake}"
+        inside = f"""<line class="zone REAL" x1="0" x2="{100 * limits[0]:.1f}%" y1="28" y2="28"/>
+<line class="zone FAKE" x1="{100 * limits[1]:.1f}%" x2="100%" y1="28" y2="28"/>
+{_tick(limits[0])}{_tick(limits[1])}
+{ends.replace('y="42"', 'y="45"')}
+<text x="0" y="61">{real}</text><text x="100%" y="61" class="end">{fake}</text>"""
+    return f"""<svg class="scale" role="img" height="{height}" aria-label="{name}">
 <rect class="track" y="16" width="100%" height="8" rx="4"/>
 <rect class="value" y="16" width="{x:.1f}%" height="8" rx="4"/>
-<line class="tick" x1="50%" x2="50%" y1="14" y2="26"/>
 <svg x="{x:.1f}%" y="12" overflow="visible"><path class="pointer" d="M0 0L6 -9H-6Z"/></svg>
-<text x="0" y="42">0 %</text><text x="50%" y="42" class="mid">50 %</text>
-<text x="100%" y="42" class="end">100 %</text>
+{inside}
 </svg>"""
+
+
+def _tick(share: float) -> str:
+    return f'<line class="tick" x1="{100 * share:.1f}%" x2="{100 * share:.1f}%" y1="14" y2="26"/>'
+
+
+def mark_kind(probability: float, limits: Limits | None) -> str:
+    """Return how a judged frame is marked: "high", "mid" or "low"; by 50 % where no limit is."""
+    real_to, fake_from = limits or (0.5, math.nextafter(0.5, 1))
+    if probability >= fake_from:
+        return "high"
+    return "low" if probability <= real_to else "mid"
 
 
 def thin(moments: Sequence[Moment], limit: int = MAX_MARKS) -> list[Moment]:
@@ -84,22 +112,25 @@ def thin(moments: Sequence[Moment], limit: int = MAX_MARKS) -> list[Moment]:
     return sorted(kept.values(), key=lambda m: m.time)
 
 
-def timeline(person: FaceVerdict, duration: float, letters: Mapping[str, Moment]) -> str:
+def timeline(
+    person: FaceVerdict, duration: float, letters: Mapping[str, Moment], limits: Limits | None
+) -> str:
     """Return the P(fake) of a person over the seconds of the whole video.
 
     Args:
         person: The person; every moment becomes a mark (see `thin`).
         duration: Seconds of the video; 0 where it is not known.
         letters: Moments that are named in the drawing, by their letter.
+        limits: Of REAL and FAKE, where they are known.
     """
     moments = thin(person.moments)
     span = max([duration, person.end, *(m.time for m in moments)])
-    parts = [_grid(span), _presence(person, span)]
+    parts = [_grid(span, limits), _presence(person, span)]
     if person.probability is not None:
         y = _y(person.probability)
         parts.append(f'<line class="overall" x1="0" x2="100%" y1="{y}" y2="{y}"/>')
     parts.append(_letters(letters, span))
-    parts += [_mark(moment, span) for moment in moments]
+    parts += [_mark(moment, span, limits) for moment in moments]
     return (
         f'<svg class="timeline" role="img" height="{_HEIGHT}" '
         f'aria-label="{_summary(person)}">\n' + "\n".join(parts) + "\n</svg>"
@@ -116,12 +147,16 @@ def ticks(span: float, most: int = 5) -> list[float]:
     return [i * step for i in range(int(span / step + 1e-9) + 1)]
 
 
-def _grid(span: float) -> str:
+def _grid(span: float, limits: Limits | None) -> str:
     parts = []
-    for share in (1.0, 0.5, 0.0):
+    labelled: list[float] = []
+    for share in (1.0, 0.0, *(limits or (0.5,))):
         y = _y(share)
         parts.append(f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text class="end" x="-8" y="{y + 4}">{100 * share:.0f} %</text>')
+        if all(abs(share - other) >= _MIN_LABEL_GAP for other in labelled):
+            labelled.append(share)
+            text = f"{100 * share:.3g} %"
+            parts.append(f'<text class="end" x="-8" y="{y + 4:g}">{text}</text>')
     parts.append(f'<text class="end" x="-8" y="{_TOP - 16:g}">P(fake)</text>')
     for time in ticks(span):
         x = _x(time, span)
@@ -138,8 +173,8 @@ def _presence(person: FaceVerdict, span: float) -> str:
     )
 
 
-def _mark(moment: Moment, span: float) -> str:
-    kind = "high" if moment.probability > 0.5 else "low"
+def _mark(moment: Moment, span: float, limits: Limits | None) -> str:
+    kind = mark_kind(moment.probability, limits)
     return (
         f'<use class="mark {kind}" href="#mark-{kind}" x="{_x(moment.time, span)}" '
         f'y="{_y(moment.probability)}"><title>{clock(moment.time)}: '
@@ -193,7 +228,11 @@ def _probability(moment: Moment) -> float:
 
 
 def _escaped_percent(probability: float) -> str:
-    return percent(probability).replace("<", "&lt;").replace(">", "&gt;")
+    return _escaped(percent(probability))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _tick_text(time: float) -> str:

@@ -8,8 +8,16 @@ from typing import Final
 
 from tellframe.report.files import as_verdicts
 from tellframe.report.page import is_never_calibrated
-from tellframe.report.words import damage, number_of, percent, printable, reason_texts, seconds
-from tellframe.types import FaceVerdict, Label, Reason, Verdict
+from tellframe.report.words import (
+    damage,
+    number_of,
+    percent,
+    printable,
+    reason_texts,
+    remarks,
+    seconds,
+)
+from tellframe.types import FaceVerdict, Label, ModelInfo, Reason, Verdict
 
 _COLORS: Final = {Label.FAKE: "31", Label.REAL: "32", Label.INCONCLUSIVE: "33"}
 """ANSI colours; the word itself always says the same, so that nothing hangs on colour."""
@@ -17,6 +25,7 @@ _COLORS: Final = {Label.FAKE: "31", Label.REAL: "32", Label.INCONCLUSIVE: "33"}
 _NEVER_CALIBRATED: Final = (
     "not calibrated: P(FAKE) is a score, no frequency; see tellframe calibrate"
 )
+_CHANGED: Final = "not calibrated: P(FAKE) is no longer a frequency, as the recipe was changed: "
 
 _LABEL_WIDTH: Final = 14
 _PERCENT_WIDTH: Final = 8
@@ -50,28 +59,43 @@ def format_table(
     lines = [f"{'VERDICT':<{_LABEL_WIDTH}}  {'P(FAKE)':>{_PERCENT_WIDTH}}  VIDEO"]
     for verdict, name in zip(rows, names, strict=True):
         lines += _video_lines(verdict, f"{name:<{column}}", color, width)
-    scored = (verdict.model for verdict in rows if verdict.probability is not None)
-    if any(model is not None and is_never_calibrated(model) for model in scored):
-        lines.append(_NEVER_CALIBRATED)
+    models = [v.model for v in rows if v.model and v.probability is not None]
+    for text in _closing_texts(models):
+        lines += _wrapped(text, 0, width)
     return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _closing_texts(models: Sequence[ModelInfo]) -> list[str]:
+    """Return what holds for all probabilities, of the models that gave them."""
+    if any(map(is_never_calibrated, models)):
+        return [_NEVER_CALIBRATED]
+    changed = {name: None for model in models for name in model.recipe_overrides}
+    return [_CHANGED + ", ".join(map(printable, changed))] if changed else []
 
 
 def _video_lines(verdict: Verdict, name: str, color: bool, width: int | None) -> list[str]:
     head = _head(verdict.label, verdict.probability, 0, color)
-    reasons = ["; ".join(reason_texts(verdict.reasons))] if verdict.reasons else []
+    texts = reason_texts(verdict.reasons, verdict.model)
+    reasons = ["; ".join(texts)] if texts else []
     lines = _fit(head, f"  {name}", reasons, 4, width)
     if verdict.error is not None:
         lines.append(f"  error: {printable(verdict.error)}")
     if verdict.media is not None and (missing := damage(verdict.media)):
         lines.append(f"  partial: {missing}")
+    for remark in remarks(verdict):
+        lines += _wrapped(f"note: {remark}", 2, width)
     said = verdict.reasons if len(verdict.people) == 1 else ()
     for person in verdict.people:
-        lines += _person_lines(person, said, color, width)
+        lines += _person_lines(person, verdict.model, said, color, width)
     return lines
 
 
 def _person_lines(
-    person: FaceVerdict, said: Sequence[Reason], color: bool, width: int | None
+    person: FaceVerdict,
+    model: ModelInfo | None,
+    said: Sequence[Reason],
+    color: bool,
+    width: int | None,
 ) -> list[str]:
     """Return the lines of a person, without reasons that were said of the video already."""
     facts = (
@@ -81,7 +105,7 @@ def _person_lines(
     )
     notes = []
     if reasons := [reason for reason in person.reasons if reason not in said]:
-        notes.append("; ".join(reason_texts(reasons)))
+        notes.append("; ".join(reason_texts(reasons, model)))
     if person.moments:
         moments = (
             f"{seconds(m.time)} s ({percent(m.probability)})" for m in person.most_suspicious()
@@ -104,12 +128,20 @@ def _fit(head: str, facts: str, notes: list[str], indent: int, width: int | None
     line = "  ".join((facts, *notes))
     if width is None or _HEAD_WIDTH + len(line.rstrip()) <= width:
         return [f"{head}{line}"]
+    return [f"{head}{facts}", *(line for note in notes for line in _wrapped(note, indent, width))]
+
+
+def _wrapped(text: str, indent: int, width: int | None) -> list[str]:
     space = " " * indent
-    broken = (
-        wrap(note, max(width, _LEAST_WIDTH), initial_indent=space, subsequent_indent=space)
-        for note in notes
+    if width is None:
+        return [f"{space}{text}"]
+    return wrap(
+        text,
+        max(width, _LEAST_WIDTH),
+        initial_indent=space,
+        subsequent_indent=space,
+        break_on_hyphens=False,  # an option stays whole
     )
-    return [f"{head}{facts}", *(below for lines in broken for below in lines)]
 
 
 def _head(label: Label, probability: float | None, indent: int, color: bool) -> str:

@@ -9,7 +9,19 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Final
 
-from tellframe.types import REASON_TEXT, Label, Media, Reason, Sandbox, Verdict
+from tellframe.types import (
+    FAR_APART,
+    REASON_TEXT,
+    Label,
+    Media,
+    ModelInfo,
+    Reason,
+    Sandbox,
+    Verdict,
+)
+
+Limits = tuple[float, float]
+"""Up to which probability REAL is said, and from which on FAKE."""
 
 TITLES: Final[dict[Label, str]] = {
     Label.FAKE: "Likely fake",
@@ -27,6 +39,7 @@ COUNTER_TEXT: Final[dict[str, str]] = {
     "dropped_short": "People left out, seen too briefly",
     "dropped_print": "Faces left out as still prints, such as posters or T-shirts",
     "dropped_many": "People left out, more than the limit",
+    "dropped_faces": "Faces left out, more than the limit of one frame",
 }
 """Words for well-known counters; the others are shown by their name, with spaces."""
 
@@ -41,8 +54,9 @@ LIMITS: Final[tuple[str, ...]] = (
     "from a screen make it less reliable, in both directions.",
     "Only faces are judged, and only in the sampled frames. The voice, the background, the order "
     "of the scenes and what is being said are not analysed.",
-    "A probability holds for videos like those on which it was calibrated. Where fakes are rarer "
-    "or more common than there, the true share is lower or higher.",
+    "A probability holds for videos like those on which it was calibrated, and where as many of "
+    "them are fakes as is said beside it: half, unless another share was chosen. Where fakes are "
+    "rarer or more common, the true share is lower or higher.",
 )
 """The limits of the method, one paragraph each."""
 
@@ -141,9 +155,63 @@ def number_of(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-def reason_texts(reasons: Iterable[Reason]) -> list[str]:
-    """Return one plain sentence for every reason."""
-    return [REASON_TEXT[reason] for reason in reasons]
+def reason_texts(reasons: Iterable[Reason], model: ModelInfo | None) -> list[str]:
+    """Return one plain sentence for every reason of a verdict by a model."""
+    texts = dict(REASON_TEXT)
+    if limits := limits_of(model):
+        texts[Reason.UNCERTAIN] += f" ({percent(limits[0])} and {percent(limits[1])})"
+    return [texts[reason] for reason in reasons]
+
+
+def limits_of(model: ModelInfo | None) -> Limits | None:
+    """Return the limits of REAL and FAKE; None where a verdict of an older version lacks them."""
+    if model is None or model.real_to is None or model.fake_from is None:
+        return None
+    return model.real_to, model.fake_from
+
+
+def limit_texts(limits: Limits) -> tuple[str, str]:
+    """Return the limits in words."""
+    return f"REAL up to {percent(limits[0])}", f"FAKE from {percent(limits[1])}"
+
+
+def nobody_judged(verdict: Verdict) -> bool:
+    """Return whether people were seen, but none of them well enough to be judged."""
+    return bool(verdict.people) and not any(person.judged for person in verdict.people)
+
+
+def subject(verdict: Verdict) -> str:
+    """Return of what the probability of a verdict is one."""
+    if nobody_judged(verdict):
+        return "highest score of a face, none of which could be judged"
+    text = "probability that at least one face is fake"
+    if Reason.PERSON_NOT_JUDGED in verdict.reasons:
+        text += ", among the people who were judged"
+    return text
+
+
+def remarks(verdict: Verdict) -> list[str]:
+    """Return what has to be known of how a video was looked at: what may be missed, who left out.
+
+    Nothing where its frames lie close to each other, and nobody was left out for a limit.
+    """
+    found = []
+    if verdict.media is not None and verdict.media.sampled_every > FAR_APART:
+        every = verdict.media.sampled_every
+        text = f"looked at one frame every {every:.{0 if every >= 10 else 1}f} s; what shows for "
+        text += "less may be missed"
+        brief = sum(Reason.TOO_FEW_FRAMES in person.reasons for person in verdict.people)
+        if brief:
+            everybody = number_of(len(verdict.people), "person", "people")
+            text += f", and too little is seen of {brief:,} of {everybody} to judge them"
+        found.append(f"{text}: --frames N looks closer")
+    if many := verdict.counters.get("dropped_many"):
+        people = number_of(many, "person", "people")
+        found.append(f"{people} left out, more than are followed: --max-people N follows more")
+    if cut := verdict.counters.get("dropped_faces"):
+        faces = number_of(cut, "face")
+        found.append(f"{faces} left out, more than are looked at in one frame")
+    return found
 
 
 def counter_text(name: str) -> str:

@@ -19,7 +19,7 @@ from tellframe.report.pictures import (
 )
 from tellframe.serve.jobs import Job, State
 from tellframe.serve.problems import Problem
-from tellframe.types import FaceVerdict, Label, Reason, Verdict
+from tellframe.types import FaceVerdict, Label, ModelInfo, Reason, Verdict
 
 SIDE: Final = 224
 """Most pixels of a picture's longer side."""
@@ -55,6 +55,7 @@ class Explanation(BaseModel):
 
     title: str
     lead: str
+    subject: str = Field(description="Of what the probability is one.")
     meaning: str = Field(description="What the probability says; empty where there is none.")
     reasons: list[str]
     help: list[str] = Field(description="What would help, where something is in the way.")
@@ -92,7 +93,9 @@ class JobView(BaseModel):
     started: datetime | None
     finished: datetime | None
     label: Label | None = Field(description="The verdict, when it is done.")
-    probability: float | None = Field(description="Calibrated P(at least one face is fake).")
+    probability: float | None = Field(
+        description="Calibrated P(at least one face is fake) among the people who were judged."
+    )
     problem: Problem | None = Field(description="Why it failed.")
     links: Links
 
@@ -190,9 +193,15 @@ def view_result(
         verdict=verdict_to_dict(verdict) if verdict else None,
         explanation=explain(verdict) if verdict else None,
         people=[
-            PersonExplanation(person=p.person, reasons=_texts(p.reasons), help=_help(p.reasons))
-            for p in (verdict.people if verdict else ())
-        ],
+            PersonExplanation(
+                person=p.person,
+                reasons=_texts(p.reasons, verdict.model),
+                help=_help(p.reasons),
+            )
+            for p in verdict.people
+        ]
+        if verdict
+        else [],
     )
 
 
@@ -201,8 +210,9 @@ def explain(verdict: Verdict) -> Explanation:
     return Explanation(
         title=words.title(verdict),
         lead=lead(verdict),
+        subject=words.subject(verdict),
         meaning=meaning(verdict),
-        reasons=_texts(verdict.reasons),
+        reasons=_texts(verdict.reasons, verdict.model),
         help=_help(verdict.reasons),
     )
 
@@ -270,8 +280,8 @@ def _common(
     }
 
 
-def _texts(reasons: tuple[Reason, ...]) -> list[str]:
-    return [words.sentence(text) for text in words.reason_texts(reasons)]
+def _texts(reasons: tuple[Reason, ...], model: ModelInfo | None) -> list[str]:
+    return [words.sentence(text) for text in words.reason_texts(reasons, model)]
 
 
 def _help(reasons: tuple[Reason, ...]) -> list[str]:

@@ -175,14 +175,14 @@ export class Card {
       this.toggle,
     );
     const seek = (time) => this.player.seek(time);
-    this.lines = timelines(job, seek);
+    const limits = this.service.models.find((model) => model.active);
+    this.lines = timelines(job, seek, limits);
     const judged = Math.max(0, ...job.verdict.people.map((person) => person.frames));
     const note = judged
       ? `Faces were judged in ${count(judged, "frame")} of the video. In between, boxes are where the faces probably are.`
       : "";
     this.left.replaceChildren(this.player.node, el("p", { class: "under" }, note), this.lines.node);
-    this.side.replaceWith((this.side = verdictPanel(job)));
-    const limits = this.service.models.find((model) => model.active);
+    this.side.replaceWith((this.side = verdictPanel(job, limits)));
     this.player.setPeople(job.verdict, limits);
     this.inside.replaceChildren(
       this.inside.firstElementChild,

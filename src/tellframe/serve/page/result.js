@@ -6,7 +6,7 @@ import { Timeline } from "./timeline.js";
 import { clock, count, percent, period, size } from "./words.js";
 
 /** The verdict in words, beside the video. */
-export function verdictPanel(job) {
+export function verdictPanel(job, limits) {
   const { verdict, explanation } = job;
   const parts = [
     el("h3", { class: "title" }, icon(verdict.label), el("span", {}, explanation.title)),
@@ -19,8 +19,8 @@ export function verdictPanel(job) {
         "div",
         { class: "score" },
         el("p", { class: "big" }, percent(verdict.probability)),
-        el("p", { class: "what" }, "probability that at least one face is fake"),
-        scale(verdict.probability),
+        el("p", { class: "what" }, explanation.subject),
+        scale(verdict.probability, limits),
         el("p", { class: "meaning" }, explanation.meaning),
       ),
     );
@@ -35,27 +35,33 @@ function list(name, texts) {
   return el("ul", { class: name }, ...texts.map((text) => el("li", {}, text)));
 }
 
-function scale(probability) {
-  const x = `${(100 * probability).toFixed(1)}%`;
-  const attributes = { class: "scale", role: "img", height: 44 };
+function scale(probability, limits) {
+  const [x, real, fake] = [probability, limits.real_to, limits.fake_from].map(
+    (share) => `${(100 * share).toFixed(1)}%`,
+  );
+  const words = [`REAL up to ${percent(limits.real_to)}`, `FAKE from ${percent(limits.fake_from)}`];
+  const name = `${percent(probability)} on a scale from 0 to 100 %: ${words.join(", ")}`;
   return svg(
     "svg",
-    { ...attributes, "aria-label": `${percent(probability)} on a scale from 0 to 100 %` },
+    { class: "scale", role: "img", height: 64, "aria-label": name },
     svg("rect", { class: "track", y: 16, width: "100%", height: 8, rx: 4 }),
     svg("rect", { class: "value", y: 16, width: x, height: 8, rx: 4 }),
-    svg("line", { class: "tick", x1: "50%", x2: "50%", y1: 14, y2: 26 }),
+    svg("line", { class: "zone REAL", x1: 0, x2: real, y1: 28, y2: 28 }),
+    svg("line", { class: "zone FAKE", x1: fake, x2: "100%", y1: 28, y2: 28 }),
+    ...[real, fake].map((at) => svg("line", { class: "tick", x1: at, x2: at, y1: 14, y2: 26 })),
     svg("svg", { x, y: 12, overflow: "visible" }, svg("path", { class: "pointer", d: "M0 0L6 -9H-6Z" })),
-    svg("text", { x: 0, y: 42 }, "0 %"),
-    svg("text", { x: "50%", y: 42, class: "mid" }, "50 %"),
-    svg("text", { x: "100%", y: 42, class: "end" }, "100 %"),
+    svg("text", { x: 0, y: 45 }, "0 %"),
+    svg("text", { x: "100%", y: 45, class: "end" }, "100 %"),
+    svg("text", { x: 0, y: 61 }, words[0]),
+    svg("text", { x: "100%", y: 61, class: "end" }, words[1]),
   );
 }
 
 /** The timelines of all people; returns the element and what to tell the time. */
-export function timelines(job, seek) {
+export function timelines(job, seek, limits) {
   const { verdict } = job;
   const duration = verdict.media?.duration ?? 0;
-  const drawn = verdict.people.map((person) => new Timeline(person, duration, seek));
+  const drawn = verdict.people.map((person) => new Timeline(person, duration, seek, limits));
   const lines = drawn.map(({ person, node }) => {
     const words = job.people.find((entry) => entry.person === person.person);
     return el(
@@ -84,8 +90,9 @@ export function timelines(job, seek) {
   const key = el(
     "ul",
     { class: "key" },
-    keyEntry("high", "judged frame above 50 %"),
-    keyEntry("low", "up to 50 %"),
+    keyEntry("high", `judged frame from ${percent(limits.fake_from)} on`),
+    keyEntry("mid", "in between"),
+    keyEntry("low", `up to ${percent(limits.real_to)}`),
     el("li", {}, dashes(), "over all frames"),
   );
   const node = el("div", { class: "lines" }, ...lines, ...(drawn.length ? [axis, key] : []));
@@ -109,7 +116,7 @@ export function gallery(job, { moments, scale: tops }, seek) {
   const legend = el(
     "div",
     { class: "legend", hidden: true },
-    el("span", {}, "0"),
+    el("span", {}, "none"),
     el("span", {
       class: "ramp",
       role: "img",

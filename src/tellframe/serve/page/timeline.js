@@ -1,17 +1,20 @@
 // P(fake) of one person over the seconds of the video; a slider that seeks.
 
 import { el, svg } from "./dom.js";
+import { labelOf } from "./player.js";
 import { clock, percent } from "./words.js";
 
 const TOP = 8;
 const BOTTOM = 64;
 const HEIGHT = 72;
 const MOST_MARKS = 400;
+const MARKS = { FAKE: "high", INCONCLUSIVE: "mid", REAL: "low" };
 
 export class Timeline {
-  /** `seek` is called with seconds. */
-  constructor(person, duration, seek) {
+  /** `seek` is called with seconds; `limits` are those of the model, and colour the marks. */
+  constructor(person, duration, seek, limits) {
     this.person = person;
+    this.limits = limits;
     this.span = Math.max(duration, person.end, 0.001);
     this.seek = seek;
     this.now = el("div", { class: "now" });
@@ -54,8 +57,11 @@ export class Timeline {
     const parts = [
       svg("rect", { class: "ground", width: "100%", height: HEIGHT, rx: 6 }),
       svg("rect", { class: "presence", x: x1, width, height: HEIGHT, rx: 6 }),
-      svg("line", { class: "grid", x1: 0, x2: "100%", y1: this.#y(0.5), y2: this.#y(0.5) }),
     ];
+    for (const limit of [this.limits.fake_from, this.limits.real_to]) {
+      const y = this.#y(limit);
+      parts.push(svg("line", { class: "grid", x1: 0, x2: "100%", y1: y, y2: y }));
+    }
     if (probability !== null) {
       const y = this.#y(probability);
       parts.push(svg("line", { class: "overall", x1, x2: this.#x(end), y1: y, y2: y }));
@@ -64,7 +70,7 @@ export class Timeline {
     const shown = this.person.moments.filter((_, i) => i % every === 0);
     for (const moment of shown) {
       const [x, y] = [this.#x(moment.time), this.#y(moment.probability)];
-      const kind = moment.probability > 0.5 ? "high" : "low";
+      const kind = MARKS[labelOf(moment.probability, this.limits)];
       parts.push(
         svg("line", { class: "stem", x1: x, x2: x, y1: BOTTOM, y2: y }),
         svg("use", { class: `mark ${kind}`, href: `#mark-${kind}`, x, y }),
