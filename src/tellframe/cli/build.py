@@ -17,6 +17,7 @@ from tellframe.cli.options import (
     load_recipe,
     num_workers,
 )
+from tellframe.cli.outputs import check_output
 from tellframe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,11 +83,14 @@ def run_build(options: argparse.Namespace) -> int:
     from tellframe.data.manifest import read_manifest
     from tellframe.data.plan import plan_build
     from tellframe.isolation import Limits
+    from tellframe.store import is_remote
 
     share, workers = _parse_share(options.worker), num_workers(options)
     for name in ("videos_per_shard", "attempts", "timeout"):
         if not 0 < getattr(options, name) < math.inf:
             raise UsageError(f"--{name.replace('_', '-')}: give more than 0")
+    if not is_remote(options.output):
+        check_output("-o", options.output, folder=True)
     plan = plan_build(
         read_manifest(options.manifest, options.endpoint),
         load_recipe(options),

@@ -20,6 +20,7 @@ from tellframe.cli.options import (
     load_recipe,
     num_workers,
 )
+from tellframe.cli.outputs import JSON, PAGES, PARQUET, check_output, make_parent
 from tellframe.errors import DataError
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def add_split_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         metavar="NAME=SHARE,...",
-        help="split the groups whose source gives no split, by a hash of their name, such as "
-        "train=0.8,validation=0.1,test=0.1",
+        help="split the groups whose source gives no split (DFDC's train counts as none) by a "
+        "hash of their name, such as train=0.8,validation=0.1,test=0.1",
     )
     parser.add_argument(
         "--hold-out",
@@ -101,6 +102,10 @@ def run_index(options: argparse.Namespace) -> int:
     from tellframe.data.index import write_problems
     from tellframe.data.manifest import load_pyarrow, write_manifest
 
+    inputs = [*options.sources, *filter(None, [options.people])]
+    check_output("-o", options.output, folder=False, kinds=PARQUET, inputs=inputs)
+    if options.problems:
+        check_output("--problems", options.problems, folder=False, kinds=JSON, inputs=inputs)
     load_pyarrow()  # to find out now that it is missing
     start = time.perf_counter()
     problems: list[Problem] = []
@@ -229,10 +234,10 @@ def run_eda(options: argparse.Namespace) -> int:
     from tellframe.data.manifest import read_manifest
     from tellframe.report.drawing import load_matplotlib
 
-    load_matplotlib()  # to find out now, and not after hours of work, that it is missing
-    for target in (options.output, options.json):
+    for option, target, kinds in (("-o", options.output, PAGES), ("--json", options.json, JSON)):
         if target:
-            target.absolute().parent.mkdir(parents=True, exist_ok=True)
+            check_output(option, target, folder=False, kinds=kinds, inputs=[options.manifest])
+    load_matplotlib()  # to find out now, and not after hours of work, that it is missing
     videos, recipe = read_manifest(options.manifest), load_recipe(options)
     sample = draw_sample(videos, options.sample, options.seed)
     workers = num_workers(options)
@@ -242,8 +247,10 @@ def run_eda(options: argparse.Namespace) -> int:
     complaining = _complaining(looks, options.quiet)
     kept = [album.add(look) for look in follow(complaining, len(sample), options.quiet)]
     facts = describe(videos, kept, recipe, asked=options.sample, seed=options.seed)
+    make_parent(options.output)
     write_page(facts, album, options.output, name=options.manifest.name)
     if options.json:
+        make_parent(options.json)
         write_facts(facts, options.json)
     read = sum(look.readable for look in kept)
     print(f"{options.output}: {len(videos)} videos, {len(kept)} opened, {read} of them read")

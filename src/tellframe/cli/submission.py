@@ -13,6 +13,7 @@ from tellframe.cli import status
 from tellframe.cli.evaluation import add_work_options, require_same_model
 from tellframe.cli.messages import say_passed_over
 from tellframe.cli.options import add_verb, archive_limits, follow, num_workers
+from tellframe.cli.outputs import CSV, check_output, make_parent
 from tellframe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def run_submit(options: argparse.Namespace) -> int:
         raise UsageError(f"--threads {options.threads}: give 0 or more")
     if not 0 <= options.missing <= 1:
         raise UsageError(f"--missing {options.missing}: give a probability")
-    options.output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    check_output("-o", options.output, folder=False, kinds=CSV, inputs=options.videos)
     first = options.videos[0]
     if len(options.videos) == 1 and first.endswith(".csv"):
         found = _from_scores(Path(first), load_bundle(options.bundle))
@@ -72,6 +73,7 @@ def run_submit(options: argparse.Namespace) -> int:
         name: options.missing if p is None else p
         for name, (_, p, _) in zip(names, found, strict=True)
     }
+    make_parent(options.output)
     write_submission(answers, options.output)
     why = Counter(outcome for _, p, outcome in found if p is None)
     _say_missing(why, len(found), options.missing)

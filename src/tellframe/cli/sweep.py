@@ -9,6 +9,7 @@ from typing import Any
 
 from tellframe.cli import status
 from tellframe.cli.options import add_verb, asked_workers
+from tellframe.cli.outputs import check_output
 from tellframe.cli.training import need_train
 from tellframe.errors import UsageError
 
@@ -67,6 +68,7 @@ def run_sweep(options: argparse.Namespace) -> int:
     if both := sorted(fixed & set(space.parameters)):
         raise UsageError(f"--set {both[0]}: {options.space} searches it; do one or the other")
     folder: Path = options.output
+    check_output("-o", folder, folder=True)
     outcomes = sweep(
         config,
         space,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tellframe.cli import status
 from tellframe.cli.options import add_verb, asked_workers
+from tellframe.cli.outputs import check_output, make_parent
 from tellframe.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def run_train(options: argparse.Namespace) -> int:
         show_augment(config, options.show_augment)
         return status.DONE
     folder = options.output or Path("runs") / config.name
+    check_output("-o", folder, folder=True)
     train(
         config,
         folder,
@@ -97,6 +99,7 @@ def show_augment(config: TrainConfig, path: Path) -> None:
     """
     if path.suffix != ".html":
         raise UsageError(f"--show-augment writes an HTML page: name it FILE.html, not {path}")
+    check_output("--show-augment", path, folder=False)
     import numpy as np
 
     from tellframe.report.files import open_replacing
@@ -114,6 +117,7 @@ def show_augment(config: TrainConfig, path: Path) -> None:
         margin=recipe.margin,
         makers=all_makers(load_autoencoders(config.data.autoencoders)),
     )
+    make_parent(path)
     with open_replacing(path) as stream:
         stream.write(page)
     print(f"wrote {path}")
@@ -156,6 +160,7 @@ def run_export(options: argparse.Namespace) -> int:
     from tellframe.bundle import load_bundle
     from tellframe.train.export import export
 
+    check_output("-o", options.output, folder=True)
     calibrated = load_bundle(options.calibrated) if options.calibrated else None
     gap = export(
         options.folders,
