@@ -143,12 +143,33 @@ def test_problems(server):
     assert server.post(b"Dear Sir").problem == (415, "not_a_video")
     assert server.post(b"").problem == (415, "not_a_video")
     assert server.get("/v1/jobs/" + "0" * 32).problem == (404, "not_found")
-    assert server.get("/v1/jobs/none").problem == (400, "invalid_request")
+    for path in ("none", "none/events", "none/report.json", "%00", "%ff"):
+        answer = server.get(f"/v1/jobs/{path}")
+        assert answer.problem == (404, "not_found")
+        assert answer.json["detail"] == "No such job, or it was deleted or has expired."
+    assert server.ask("DELETE", "/v1/jobs/none").problem == (404, "not_found")
     assert server.get("/v1/jobs?limit=0").problem == (400, "invalid_request")
     assert server.get("/no/such/page").problem == (404, "not_found")
     answer = server.ask("PATCH", "/v1/jobs/" + "0" * 32)
     assert answer.problem == (405, "method_not_allowed")
     assert answer.headers["Allow"] == "DELETE, GET"
+
+
+def test_every_job_that_ends_leaves_a_line(server, clips, variant):
+    done = server.wait(server.post(variant(51), "secret-name.mp4").json["id"])
+    again = server.post(variant(51), "secret-name.mp4").json
+    failed = server.wait(server.post(clips["fake"][:999], "secret-name.mp4").json["id"])
+    assert server.ask("DELETE", f"/v1/jobs/{again['id']}").status == 204
+    log = server.log.read_text()
+    for job, ending in (
+        (done["id"], rf"{done['label']} after \d+\.\d s"),
+        (again["id"], f"{done['label']}, as the same bytes before"),
+        (failed["id"], r"undecodable after \d+\.\d s"),
+        (again["id"], "deleted"),
+    ):
+        assert re.search(rf"^\d{{4}}-.* INFO job {job}: {ending}$", log, re.MULTILINE), ending
+    assert "secret-name" not in log
+    assert "GET " not in log  # requests are logged on demand alone
 
 
 def test_an_announced_size_is_refused_before_it_is_sent(server):
@@ -233,6 +254,21 @@ def test_a_server_at_every_address_shows_its_name(run_server):
     options = ("--host", "0.0.0.0", "--host-name", "faces.example.org")
     server = run_server(*options, TELLFRAME_TOKENS="alice-alice-alice-1")
     assert server.log.read_text().startswith(f"http://faces.example.org:{server.port}/")
+
+
+def test_requests_are_logged_on_demand_without_names_and_tokens(run_server, clips):
+    server = run_server("--access-log", TELLFRAME_TOKENS="alice-alice-alice-1").wait_ready()
+    server.post(clips["fake"], "secret-name.mp4", **ALICE)
+    server.get("/v1/jobs", Host="evil.example")
+    server.get("/v1/a%0Ab")
+    lines = server.log.read_text().splitlines()
+    for ending in (
+        r"POST /v1/jobs 202 \d+\.\d{3} s",
+        r"GET /v1/jobs 421 \d+\.\d{3} s",
+        r"GET /v1/a\\x0ab 404 \d+\.\d{3} s",
+    ):
+        assert any(re.search(rf" INFO 127\.0\.0\.1 {ending}$", line) for line in lines), ending
+    assert not any("secret-name" in line or "alice" in line for line in lines)
 
 
 def bearer(name):

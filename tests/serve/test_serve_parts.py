@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import hashlib
 import re
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from tellframe.cli import serve as verb
 from tellframe.errors import DecodeError, FetchError, LimitError, NoVideoError, UsageError
 from tellframe.isolation import Limits
 from tellframe.serve import about, problems, uploads
+from tellframe.serve.address import check_address
 from tellframe.serve.guard import Rate, Tokens
 from tellframe.serve.metrics import Metrics
 from tellframe.serve.page.markdown import render
@@ -281,6 +283,38 @@ def test_weights_are_fetched_before_the_workers_that_may_not(tmp_path, monkeypat
     assert run(["serve", "--folder", folder, "--face-detector", "yunet"]) == 2
     assert "cannot be fetched: no connection" in capsys.readouterr().err
     assert len(asked) == 1
+
+
+def test_an_address_that_cannot_be_had_is_known_before_the_model_is_loaded(tmp_path, capsys):
+    pytest.importorskip("uvicorn", reason="needs the extra: pip install 'tellframe[serve]'")
+    folder = tmp_path / "folder"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        options = [f"--port={port}", "--folder", str(folder), "--model", "no-such"]
+        assert run(["serve", *options]) == 2
+    assert capsys.readouterr().err == (
+        f"tellframe: error: --port {port}: is taken at 127.0.0.1; name another, or 0 for any free "
+        "one\n"
+    )
+    assert not folder.exists()
+    for host, reason in (("192.0.2.1", "is no address of this machine"), ("a..b", "")):
+        with pytest.raises(UsageError, match=f"--host {host}: {reason}"):
+            check_address(host, 0)
+    check_address("127.0.0.1", 0)
+    check_address("", 0)
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_its_option(tmp_path, capsys):
+    pytest.importorskip("uvicorn", reason="needs the extra: pip install 'tellframe[serve]'")
+    (tmp_path / "file").touch()
+    assert run(["serve", "--folder", f"{tmp_path}/file/jobs", "--port", "0"]) == 2
+    assert f"--folder {tmp_path}/file/jobs: {tmp_path}/file is no" in capsys.readouterr().err
+
+
+def test_private_addresses_are_of_links_alone():
+    with pytest.raises(UsageError, match="give --allow-urls as well"):
+        settings_of("--allow-private-addresses")
+    assert settings_of("--allow-private-addresses", "--allow-urls").fetch.allow_private
 
 
 @pytest.mark.parametrize("port", ["-1", "65536"])

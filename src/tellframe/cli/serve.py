@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import ipaddress
+import logging
 import math
 import os
 import sys
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 from tellframe.cli import status
 from tellframe.cli.options import add_model_options, add_verb
+from tellframe.cli.outputs import check_output
 from tellframe.errors import MissingExtraError, UsageError
 
 MAX_PORT: Final = 65535
@@ -112,6 +114,11 @@ def add_serve(verbs: Any) -> None:
         help="with --allow-urls: also from this machine and private networks",
     )
     parser.add_argument(
+        "--access-log",
+        action="store_true",
+        help="also a line on stderr for every request, without names of files",
+    )
+    parser.add_argument(
         "--token-file",
         type=Path,
         metavar="FILE",
@@ -130,6 +137,7 @@ def run_serve(options: argparse.Namespace) -> int:
         raise MissingExtraError(
             f"the service needs an extra ({error.name}); run: pip install 'tellframe[serve]'"
         ) from error
+    from tellframe.serve.address import check_address
     from tellframe.serve.settings import LOOPBACK
 
     if not 0 <= options.port <= MAX_PORT:
@@ -140,11 +148,15 @@ def run_serve(options: argparse.Namespace) -> int:
             f"--host {options.host}: other machines could use the service; give it tokens, with "
             f"--token-file or ${TOKENS}"
         )
+    check_output("--folder", settings.folder, folder=True)
+    check_address(options.host, options.port)
+    _log_to_stderr(requests=options.access_log)
     config = uvicorn.Config(
         create_app(settings),
         host=options.host,
         port=options.port,
         log_level="warning",
+        access_log=False,  # whose lines have the names of files; `guard` writes others
         server_header=False,
         timeout_graceful_shutdown=3,
     )
@@ -154,6 +166,16 @@ def run_serve(options: argparse.Namespace) -> int:
     except SystemExit as error:  # uvicorn has said why, such as a port that is taken
         return status.USAGE if error.code else status.DONE
     return status.DONE
+
+
+def _log_to_stderr(*, requests: bool) -> None:
+    """Have a line written for every job that ends, and where they are asked for, every request."""
+    from tellframe.serve.guard import access_log
+    from tellframe.serve.problems import log
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    log.setLevel(logging.INFO)
+    access_log.setLevel(logging.INFO if requests else logging.WARNING)
 
 
 def _make_server(config: Any, names: Sequence[str]) -> Any:
@@ -192,7 +214,8 @@ def read_settings(options: argparse.Namespace) -> Any:
     """Return the settings that the options ask for.
 
     Raises:
-        UsageError: a value is out of range, or the file of tokens holds none or cannot be read.
+        UsageError: a value is out of range or needs another option, or the file of tokens holds
+            none or cannot be read.
     """
     from tellframe.isolation import Limits
     from tellframe.serve.settings import LOOPBACK, Settings, default_folder
@@ -204,6 +227,8 @@ def read_settings(options: argparse.Namespace) -> Any:
         tokens += _read_tokens(options.token_file)
     if not math.isfinite(options.max_mib):
         raise UsageError(f"--max-mib {options.max_mib:g}: give a finite number above 0")
+    if options.allow_private_addresses and not options.allow_urls:
+        raise UsageError("--allow-private-addresses: give --allow-urls as well")
     limits = dataclasses.replace(
         Limits(), seconds=options.limit_seconds, memory=options.limit_mib * MIB
     )

@@ -147,6 +147,8 @@ def _methods(request: Request) -> set[str]:
 
 
 def _on_invalid(_request: Request, error: Any) -> Response:
+    if any(e["loc"][:2] == ("path", "job_id") for e in error.errors()):  # no job has such an id
+        return _answer(ProblemError("not_found", problems.NO_JOB))
     texts = [f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()]
     return _answer(ProblemError("invalid_request", finish("; ".join(texts))))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, MutableMapping
@@ -12,6 +13,7 @@ from typing import Any, Final
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tellframe.report.words import printable
 from tellframe.serve.metrics import Metrics
 from tellframe.serve.problems import MEDIA_TYPE, ProblemError
 from tellframe.serve.settings import LOOPBACK
@@ -31,12 +33,13 @@ HEADERS: Final[Mapping[str, str]] = {
     "Cache-Control": "no-store",
 }
 """Of every answer that does not say otherwise."""
+access_log: Final = logging.getLogger("tellframe.serve.access")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _MOST_CLIENTS: Final = 10_000
 
 
 class Guard:
-    """Middleware: checks host and origin, sets headers, counts answers.
+    """Middleware: checks host and origin, sets headers, counts and logs answers.
 
     Args:
         app: what it guards.
@@ -56,8 +59,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        begin, status = time.monotonic(), 500
+
         async def send_guarded(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -66,10 +73,11 @@ class Guard:
 
         try:
             self._check(scope["method"], Headers(scope=scope))
+            await self._app(scope, receive, send_guarded)
         except ProblemError as error:
             await send_problem(error, send_guarded)
-            return
-        await self._app(scope, receive, send_guarded)
+        finally:
+            log_request(scope, status, time.monotonic() - begin)
 
     def _check(self, method: str, headers: Headers) -> None:
         host = headers.get("host", "")
@@ -91,6 +99,19 @@ class Guard:
             return False
         place = origin.lower().partition("://")[2]  # "" of "null"; a proxy may change the scheme
         return not place or place not in {headers.get("host", "").lower(), *self._public}
+
+
+def log_request(scope: Scope, status: int, seconds: float) -> None:
+    """Log an answered request; without its query, which has the names of files.
+
+    Args:
+        scope: of the request.
+        status: of the answer.
+        seconds: from the request to the end of the answer.
+    """
+    client = (scope.get("client") or ("-",))[0]
+    path = printable(scope["path"])
+    access_log.info("%s %s %s %d %.3f s", client, scope["method"], path, status, seconds)
 
 
 async def send_problem(error: ProblemError, send: Send) -> None:

@@ -177,6 +177,10 @@ class Pool:
         def cancelled() -> bool:
             return self._closed or job.id in self._unwanted
 
+        def fail(problem: problems.Problem) -> Callable[[], None]:
+            seconds = time.monotonic() - begin
+            return lambda: self._fail(job, problem, seconds)
+
         try:
             if job.url is not None:
                 job = self._fetch(job, progress, cancelled)
@@ -184,18 +188,19 @@ class Pool:
                     self._metrics.count("done")
                     return lambda: self._settle(job.id)
             if not path.exists():
-                return lambda: self._fail(job, problems.lost())
+                return fail(problems.lost())
             found = slot.ask(path, job.owner, progress, cancelled)
             if not isinstance(found, Failure) and not self._is_possible(found, job.sha256):
                 slot.end()  # whoever answers nonsense is not asked again
                 found = Failure("crash", 1)
             if isinstance(found, Failure):
                 if found.reason == "crash" and job.attempts < self._limits.attempts:
+                    problems.log.warning("job %s: ended its worker; tried again", job.id)
                     return lambda: self._store.requeue(job.id)
-                problem = problems.given_up(found.reason, self._limits.seconds)
-                return lambda: self._fail(job, problem)
-            packed = results.pack(self._make_verdict(found, time.monotonic() - begin))
-            return lambda: self._finish(job, *packed)
+                return fail(problems.given_up(found.reason, self._limits.seconds))
+            verdict = self._make_verdict(found, time.monotonic() - begin)
+            packed = results.pack(verdict)
+            return lambda: self._finish(job, verdict, *packed)
         except Cancelled:
             if self._closed:
                 return lambda: None  # it is queued again at the next start
@@ -204,17 +209,18 @@ class Pool:
             problems.log.error("job %s: %s", job.id, error)
             return lambda: self._store.requeue(job.id, refund=True)
         except Exception as error:  # whatever it is, the slot goes on
-            reason = _problem_of(error, path)
-            return lambda: self._fail(job, reason)
+            return fail(_problem_of(error, path))
 
-    def _finish(self, job: Job, verdict: str, evidence: bytes) -> None:
-        for job_id in self._store.finish(job.key, verdict, evidence):
+    def _finish(self, job: Job, verdict: Verdict, text: str, evidence: bytes) -> None:
+        for job_id in self._store.finish(job.key, text, evidence):
             self._metrics.count("done")
+            problems.log.info("job %s: %s after %.1f s", job_id, verdict.label, verdict.seconds)
             self._settle(job_id)
 
-    def _fail(self, job: Job, problem: problems.Problem) -> None:
+    def _fail(self, job: Job, problem: problems.Problem, seconds: float) -> None:
         self._store.fail(job.id, problem.model_dump_json())
         self._metrics.count("failed")
+        problems.log.info("job %s: %s after %.1f s", job.id, problem.code, seconds)
         self._settle(job.id)
 
 

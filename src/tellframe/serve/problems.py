@@ -20,6 +20,7 @@ from tellframe.report.words import finish, sentence
 
 log: Final = logging.getLogger("tellframe.serve")
 MEDIA_TYPE: Final = "application/problem+json"
+NO_JOB: Final = "No such job, or it was deleted or has expired."
 TITLES: Final[dict[str, tuple[int, str]]] = {
     "invalid_request": (400, "The request cannot be understood"),
     "unauthorized": (401, "A valid access token is needed"),

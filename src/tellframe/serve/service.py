@@ -89,7 +89,9 @@ class Service:
         for job in self.store.list_running():
             # A file that takes the whole server down must not do so for ever.
             if job.attempts >= self.settings.limits.attempts:
-                self.store.fail(job.id, problems.given_up("crash", 0).model_dump_json())
+                problem = problems.given_up("crash", 0)
+                self.store.fail(job.id, problem.model_dump_json())
+                problems.log.info("job %s: %s, at a restart", job.id, problem.code)
         self.store.requeue()
         self.uploads.sweep(self._with_uploads)
         self.pool.start()
@@ -132,6 +134,7 @@ class Service:
             self._arriving.discard(job_id)
         self.metrics.receive(upload.bytes)
         if job.state.is_final:
+            self._log_known(job)
             self._settle(job.id)
         self.pool.wake()
         return job
@@ -189,6 +192,8 @@ class Service:
         if found is None:
             raise Cancelled
         self.metrics.receive(upload.bytes)
+        if found.state.is_final:
+            self._log_known(found)
         return found
 
     @asynccontextmanager
@@ -231,7 +236,7 @@ class Service:
         """
         job = self.store.get(job_id, owner)
         if job is None:
-            raise ProblemError("not_found", "No such job, or it was deleted or has expired.")
+            raise ProblemError("not_found", problems.NO_JOB)
         return job
 
     def view(self, job: Job) -> JobView:
@@ -247,6 +252,11 @@ class Service:
     def _known_verdict(self, job: Job) -> Verdict | None:
         text = self._known_text(job)
         return results.unpack(text, job.name) if text else None
+
+    def _log_known(self, job: Job) -> None:
+        verdict = self._known_verdict(job)
+        label = verdict.label if verdict else State.DONE
+        problems.log.info("job %s: %s, as the same bytes before", job.id, label)
 
     def _known_text(self, job: Job) -> str | None:
         return self.store.verdict(job.key) if job.state is State.DONE else None
@@ -295,6 +305,7 @@ class Service:
         self.store.delete(job.id)
         self.pool.cancel(job.id)
         self.uploads.remove(job.id)
+        problems.log.info("job %s: deleted", job.id)
 
     def _settle(self, job_id: str) -> None:
         """Clear up after a job that has ended, or was deleted while it ran."""
