@@ -195,6 +195,27 @@ def test_faces(looks, rows, facts):
     assert looks["a/two.mp4"].pictures.confidence == pytest.approx([1, 1], abs=0.1)
 
 
+def test_every_frame_is_searched_once_where_somebody_leaves(videos):
+    """Who is lost sight of is looked for in the whole frame, which is searched already."""
+    cutter = load_cutter(RECIPE, "")
+    seen: list[int] = []
+
+    class Leaving:
+        name = cutter.detector.name
+
+        def detect(self, image):
+            seen.append(len(seen))
+            faces = cutter.detector.detect(image)
+            return faces if len(seen) < 3 else faces[:1]
+
+        follow = None
+
+    two = next(v for v in videos if v.video == "a/two.mp4")
+    look = eda_look._look(dataclasses.replace(cutter, detector=Leaving()), two)
+    assert look.faces == (2, 2, 1, 1)
+    assert len(seen) == len(look.levels) == look.record.frames_sampled == 4
+
+
 def test_the_same_look_gives_the_same_json(videos, looks, facts, tmp_path):
     cutter = load_cutter(RECIPE, "")
     again = {name: eda_look._look(cutter, v) for name, v in zip(looks, videos, strict=True)}

@@ -183,7 +183,7 @@ class _Watch:
         return faces
 
     def follow(self, image: NDArray[np.uint8], _faces: Sequence[Face]) -> list[Face]:
-        """Do as `detect`: what is shown of every frame must not depend on the one before."""
+        """Do as `detect`; `_look` has every frame searched, and does not come here."""
         return self.detect(image)
 
     def draw(self) -> Pictures:
@@ -209,8 +209,9 @@ def _look(cutter: Cutter, video: Video, descriptor: int | None = None) -> Look:
     """Look at one video; runs in a worker."""
     watch = _Watch(cutter.recipe, cutter.detector)
     # The watch brightens: were it done before, it could not tell how dark the frame is. The crops,
-    # by which people are followed, are therefore never brightened, whatever the recipe says.
-    recipe = dataclasses.replace(cutter.recipe, brighten_below=0.0)
+    # by which people are followed, are therefore never brightened, whatever the recipe says. Every
+    # frame is searched, once: what is shown of it must not depend on the one before.
+    recipe = dataclasses.replace(cutter.recipe, brighten_below=0.0, search_every=0.0)
     cutter = dataclasses.replace(cutter, recipe=recipe, detector=watch)
     record = cut_video(cutter, video, descriptor).record
     if record.outcome not in READABLE:
