@@ -160,6 +160,67 @@ def test_blends_are_made_of_reals_alone(faces):
     assert seen == set(range(len(reals)))
 
 
+def draw_reals(faces, count, *, clips=(), **without):
+    """Draw real faces; return their places among all real pictures, -1 for a clip of shards."""
+    data = dataclasses.replace(faces.data(**without), clips=clips)
+    batches = make(data, pairs(0, 0, 0, 1))
+    reals = [p for s in data.videos + data.reals for p in s.real]
+    reals += [s.sample(None).real[0] for s in data.stills + data.portraits]
+    rng = np.random.default_rng(0)
+    drawn = (batches.draw_real(rng).real[0] for _ in range(count))
+    return [next((i for i, r in enumerate(reals) if np.array_equal(r, d)), -1) for d in drawn]
+
+
+@pytest.mark.parametrize(
+    ("without", "drawn"),
+    [
+        ((), [10, 0, 9, 10, 10, 12, 10, 5, 8, 2, 11, 11]),
+        (("videos", "reals"), [1, 2, 2, 1, 1, 3, 0, 3, 1, 0, 2, 3]),
+        (("stills",), [10, 0, 9, 10, 10, 10, 10, 5, 8, 2, 9, 9]),
+        (("portraits",), [10, 0, 9, 10, 10, 10, 10, 5, 8, 2, 9, 9]),
+        (("stills", "portraits"), [3, 0, 5, 8, 5, 6, 3, 6, 1, 4, 0, 4]),
+    ],
+)
+def test_a_seed_draws_the_same_reals_for_ever(faces, without, drawn):
+    """Otherwise the shipped model could not be trained again."""
+    assert draw_reals(faces, len(drawn), **dict.fromkeys(without, ())) == drawn
+
+
+class Shard:
+    """Stands for a real clip of shards that shows one face."""
+
+    real, fakes = "row", ()
+
+    def __init__(self, sample):
+        self.alone = lambda fake, rng, num_frames: sample
+
+
+@pytest.mark.parametrize("kinds", [*itertools.product((True, False), repeat=3)], ids=str)
+def test_reals_come_from_every_kind_that_there_is(faces, kinds):
+    films, crops, portraits = kinds
+    left_out = {
+        **({} if films else {"videos": (), "reals": ()}),
+        **({} if crops else {"stills": ()}),
+        **({} if portraits else {"portraits": ()}),
+    }
+    drawn = draw_reals(faces, 400, clips=(Shard(faces.sample(99)),), **left_out)
+    num_films, num_crops = 9 * films, 2 * crops
+    found = {
+        "clip": np.mean([d == -1 for d in drawn]),
+        "video": np.mean([0 <= d < num_films for d in drawn]),
+        "crop": np.mean([num_films <= d < num_films + num_crops for d in drawn]),
+        "portrait": np.mean([d >= num_films + num_crops for d in drawn]),
+    }
+    pictured = 0.6 if crops or portraits else 0.0
+    expected = {
+        "clip": (1 - pictured) * (0.5 if films else 1),
+        "video": (1 - pictured) * (0.5 if films else 0),
+        "crop": 0.6 if crops and not portraits else 0.4 * crops,
+        "portrait": 0.6 if portraits and not crops else 0.2 * portraits,
+    }
+    assert found == pytest.approx(expected, abs=0.08)
+
+
 # Augmentation by its configuration.
 
 

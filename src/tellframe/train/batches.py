@@ -248,13 +248,17 @@ class PairBatches(Dataset[Batch]):
         return self.makers[choose(FROM_PAIRS, self.augment, rng)](pair, pair, rng)
 
     def draw_real(self, rng: np.random.Generator) -> Sample:
-        """Draw a real face: from all sources alike, or from what there is of them."""
+        """Draw a real face: two of five from videos and clips of shards, as often from either.
+
+        Of the others, which are pictures, one is of a portrait and two are of single crops. What
+        there is takes the place of what there is not.
+        """
         scenes = self.data.videos + self.data.reals
         pictures = self.data.stills or self.data.portraits
         choice = rng.random()
-        if self.clip_reals and (choice < 0.4 or not (scenes or pictures)):
-            return self._clip(0, rng)
-        if scenes and (choice < 0.4 or not pictures):
+        if (scenes or self.clip_reals) and (choice < 0.4 or not pictures):
+            if self.clip_reals and (not scenes or rng.random() < 0.5):
+                return self._clip(0, rng)
             scene = scenes[rng.integers(len(scenes))]
             return scene.sample(int(rng.integers(len(scene.real))), None)
         if choice < 0.6 and self.data.portraits:
