@@ -226,6 +226,16 @@ def test_fakes_without_their_originals_are_measured_too(dataset, faces, config):
     assert validate(model, only(faces, tuple(s for s in scenes if not s.real)), config) == {}
 
 
+def test_fakes_that_do_not_differ_are_measured_without_their_originals(dataset, faces, config):
+    """As fakes are whose sound alone was changed: no pair shows a difference."""
+    (scene,) = (s for s in load_scenes([dataset], MODEL, split="train") if s.group == "g")
+    same = scene.fakes[scene.methods.index("none")]
+    alike = (dataclasses.replace(scene, fakes=(same,)),)
+    model = build_model(config.model, config.recipe)
+    measured = validate(model, only(faces, alike), config)
+    assert set(measured) == {"clip_auc", "clip_log_loss", "log_loss"}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

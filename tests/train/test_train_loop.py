@@ -523,6 +523,22 @@ def test_nothing_held_out_is_nothing_to_observe(config, run, faces, tmp_path, mo
     run(config, tmp_path, observe=lambda *_: pytest.fail("observed"))
 
 
+@pytest.mark.parametrize(
+    ("optim", "message"),
+    [({"keep": "best"}, "keep = 'best'"), ({"schedule": "plateau"}, "schedule = 'plateau'")],
+)
+def test_a_run_that_needs_measures_ends_at_the_first_that_is_none(
+    config, run, faces, tmp_path, monkeypatch, optim, message
+):
+    """Not when all is trained, and there are no best weights to export."""
+    data = faces.data(), faces.data(videos=(faces.video(1, swapped=()),), stills=())
+    monkeypatch.setattr(loop, "load_data", lambda *_: data)
+    run(changed(config, optim={"validate_every": 2}), tmp_path / "last")
+    with pytest.raises(ConfigError, match=rf"\[optim\] {message}: no real and fake is held out"):
+        run(changed(config, optim={"validate_every": 2, **optim}), tmp_path / "best")
+    assert [row["step"] for row in log_of(tmp_path / "best")] == [0, 1]
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_a_batch_of_one_pair_is_enough_for_every_head(config, run, tmp_path, head):
     """Batch norm over clips, as "dfdcnet" has it, needs two of them: a pair has two."""

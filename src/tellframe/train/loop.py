@@ -100,6 +100,7 @@ def train(
                 measured: dict[str, float] = {}
                 if done % optim.validate_every == 0 or done == last:
                     measured = by_first(validate, state.mean_model, val_data, config)
+                    require_measured(optim, bool(measured))
                 if measured:
                     log(step, measured)
                     if state.progress.note(measured["log_loss"], optim.patience):
@@ -137,6 +138,17 @@ def require_held_out(config: OptimConfig, held_out: TrainingData) -> None:
         return
     if rank() == 0:
         print("no real and fake is held out: nothing will be measured", file=sys.stderr, flush=True)
+    require_measured(config, False)
+
+
+def require_measured(config: OptimConfig, measured: bool) -> None:
+    """Raise if a run depends on validation and nothing is measured, rather than at its end.
+
+    Raises:
+        ConfigError: that is so.
+    """
+    if measured:
+        return
     for name, value, instead in (("keep", "best", "last"), ("schedule", "plateau", "cosine")):
         if getattr(config, name) == value:
             raise ConfigError(

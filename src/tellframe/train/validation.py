@@ -46,7 +46,8 @@ def validate(
 
     Returns:
         AUC, share of pairs ranked rightly and log loss of every source, and the mean log loss.
-        Where shards hold no fake with its original, their clips are measured without pairs.
+        Where shards hold no fake that differs from its original, their clips are measured without
+        pairs. Nothing where there is nothing to measure on.
     """
     recipe = config.recipe
     pairs: dict[str, list[Sample]] = {"video": [], "still": [], "clip": []}
@@ -70,7 +71,7 @@ def validate(
             real, fake = (score(model, list(side)) for side in zip(*halves, strict=True))
             measured = _metrics(real, fake, paired=True)
             results |= {f"{name}_{k}": v for k, v in measured.items()}
-    if not paired and has_both(data.clips):
+    if not pairs["clip"] and has_both(data.clips):
         sides = (_draw_alone(data.clips, fake, num_frames) for fake in (False, True))
         logits = (
             score(model, [cut(s, recipe.crop_size, recipe.margin, None)[0] for s in samples])
