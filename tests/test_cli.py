@@ -300,6 +300,28 @@ def test_no_verb_takes_an_input_for_its_output(command, reason, tmp_path, capsys
     assert {path.read_text() for path in tmp_path.iterdir()} == {"kept"}
 
 
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (["eda", "m", "-o", "b.html", "--json", "b.html"], "--json b.html: is the place of -o"),
+        (["eda", "m", "-o", "b.html", "--json", "link"], "--json link: is the place of -o"),
+        (["index", "v", "-o", "b", "--problems", "./b"], "--problems b: is the place of -o"),
+        (["detect", "v", "--csv", "b", "--html", "x/../b"], "--html x/../b: is the place of --csv"),
+        (["detect", "v", "--jsonl", "b.jsonl", "--csv", "b.jsonl"], "--csv b.jsonl: is the place"),
+    ],
+)
+def test_no_output_replaces_another(command, reason, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("link").symlink_to("b.html")
+    assert run(command) == 2
+    assert reason in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_a_device_takes_several_outputs(bad, capsys):
+    assert run(["detect", bad, "--csv", "/dev/null", "--html", "/dev/null"]) == 4
+
+
 def test_the_folder_of_an_output_is_made_for_the_work_alone(bad, tmp_path, capsys):
     command = ["detect", bad, "--csv", f"{tmp_path}/new/a/b.csv", "--html", f"{tmp_path}/new/c/"]
     assert run([*command, "--model", "no-such"]) == 2

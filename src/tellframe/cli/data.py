@@ -16,6 +16,7 @@ from tellframe.cli.options import (
     add_recipe_options,
     add_verb,
     archive_limits,
+    check_apart,
     follow,
     load_recipe,
     num_workers,
@@ -106,6 +107,7 @@ def run_index(options: argparse.Namespace) -> int:
     check_output("-o", options.output, folder=False, kinds=PARQUET, inputs=inputs)
     if options.problems:
         check_output("--problems", options.problems, folder=False, kinds=JSON, inputs=inputs)
+    check_apart({"-o": options.output, "--problems": options.problems})
     load_pyarrow()  # to find out now that it is missing
     start = time.perf_counter()
     problems: list[Problem] = []
@@ -237,6 +239,7 @@ def run_eda(options: argparse.Namespace) -> int:
     for option, target, kinds in (("-o", options.output, PAGES), ("--json", options.json, JSON)):
         if target:
             check_output(option, target, folder=False, kinds=kinds, inputs=[options.manifest])
+    check_apart({"-o": options.output, "--json": options.json})
     load_matplotlib()  # to find out now, and not after hours of work, that it is missing
     videos, recipe = read_manifest(options.manifest), load_recipe(options)
     sample = draw_sample(videos, options.sample, options.seed)

@@ -23,6 +23,7 @@ from tellframe.cli.options import (
     add_model_options,
     add_verb,
     asked_workers,
+    check_apart,
     load_detector,
 )
 from tellframe.cli.outputs import (
@@ -152,6 +153,8 @@ def _check(options: argparse.Namespace) -> None:
         check_output("--csv", options.csv, folder=False, kinds=CSV, inputs=options.inputs)
     if options.html:
         check_output("--html", options.html, kinds=PAGES, inputs=options.inputs)
+    lines = options.jsonl if into_file else None
+    check_apart({"--jsonl": lines, "--csv": options.csv, "--html": options.html})
     asked_workers(options)  # refuses a negative number
     if options.resume and not into_file:
         raise UsageError("--resume: goes on with a file of lines; name it with --jsonl FILE.jsonl")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tellframe.errors import UsageError
@@ -248,6 +250,26 @@ def asked_workers(options: argparse.Namespace) -> int:
     if asked < 0:
         raise UsageError(f"--workers {asked}: give 0 or more")
     return asked
+
+
+def check_apart(outputs: Mapping[str, str | Path | None]) -> None:
+    """Refuse two outputs of a verb in one place, where the second would replace the first.
+
+    Args:
+        outputs: by the option that asks for it; None where none is asked for.
+
+    Raises:
+        UsageError: two are such.
+    """
+    seen: dict[Path, str] = {}
+    for option, target in outputs.items():
+        if not target:
+            continue
+        place = Path(os.path.realpath(target))
+        if place in seen:
+            raise UsageError(f"{option} {target}: is the place of {seen[place]}; name another")
+        if not place.exists() or place.is_file() or place.is_dir():  # pipes and devices take both
+            seen[place] = option
 
 
 def follow(rows: Iterator[Item], total: int, quiet: bool) -> Iterator[Item]:
