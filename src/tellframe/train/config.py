@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +91,11 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """Where the training data is; paths are relative to the working directory."""
+    """Where the training data is; paths are relative to the working directory.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
 
     labels: str = ""
     """CSV of videos with the columns path, label, source, method, group, pair and split."""
@@ -120,10 +125,21 @@ class DataConfig:
     validation: float = 0.12
     """Share of the groups that is held out of training."""
 
+    def __post_init__(self) -> None:
+        limits = {
+            "frames_per_video": self.frames_per_video >= 1,
+            "validation": 0 <= self.validation <= 1,
+        }
+        require_limits("[data]", self, limits)
+
 
 @dataclass(frozen=True, slots=True)
 class BatchConfig:
-    """What a batch is made of: pairs of a real picture and a fake of the same scene."""
+    """What a batch is made of: pairs of a real picture and a fake of the same scene.
+
+    Raises:
+        ConfigError: a word is unknown, a number is out of range, or some do not go together.
+    """
 
     video_pairs: int = 5
     """From matched videos; a method with four times the scenes is drawn twice as often."""
@@ -149,6 +165,9 @@ class BatchConfig:
         if self.balance not in BALANCES:
             nearest = difflib.get_close_matches(self.balance, BALANCES, 1, 0.0)
             raise ConfigError(f"[batch] balance = {self.balance!r}: did you mean {nearest[0]!r}?")
+        kinds = ("video_pairs", "still_pairs", "part_blends", "self_blends", "clip_pairs")
+        limits = {name: getattr(self, name) >= 0 for name in kinds}
+        require_limits("[batch]", self, {**limits, "favour": 0 < self.favour < math.inf})
         if self.balance == "weighted" and not self.clip_pairs:
             raise ConfigError("[batch] balance = 'weighted' is of clips of shards: set clip_pairs")
         if self.frames < 1 or self.num_pairs < 1:
@@ -307,8 +326,8 @@ class QualityConfig:
     model then judges whatever it is shown."""
 
     def __post_init__(self) -> None:
-        if self.crops < 0:
-            raise ConfigError(f"[quality] crops = {self.crops}: give 0 or more")
+        if self.crops < 0 or self.crops == 1:  # one is tried on, and needs another to be fitted on
+            raise ConfigError(f"[quality] crops = {self.crops}: give 0, or 2 and more")
 
 
 @dataclass(frozen=True, slots=True)
