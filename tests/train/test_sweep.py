@@ -31,6 +31,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from tellframe.cli import run
 from tellframe.errors import ConfigError, DataError, UsageError
+from tellframe.recipe import Recipe
 from tellframe.train import loop, quality
 from tellframe.train import sweep as sweep_module
 from tellframe.train.config import (
@@ -266,7 +267,8 @@ def test_a_configuration_reads_back_as_the_same(text, many, number):
     config = TrainConfig(
         name=text,
         model=ModelConfig(start=text, frozen=bool(text)),
-        data=DataConfig(labels=text, stills=tuple(many), validation=number),
+        data=DataConfig(labels=text, stills=tuple(many)),
+        recipe=Recipe(mean=(number, 0.5, 0.5)),
     )
     assert config_from_dict(tomllib.loads(to_toml(config))) == config
 
