@@ -351,6 +351,42 @@ def test_a_checkpoint_of_another_configuration_is_refused(config, run, tmp_path,
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
 
+ASIDE = {
+    "name": "other",
+    "data": {"cache": "elsewhere", "endpoint": "https://s3.example", "keep_shards": True},
+    "optim": {"threads": 2, "checkpoint_every": 2, "stop": 5},
+    "quality": {"crops": 8},
+}
+
+
+def test_a_run_goes_on_with_what_changes_no_weight(config, run, tmp_path):
+    straight = run(changed(config, optim={"stop": 5}), tmp_path / "straight")
+    run(config, tmp_path / "broken", stop=3)
+    tables = {name: table for name, table in ASIDE.items() if name != "name"}
+    other = dataclasses.replace(changed(config, **tables), name=ASIDE["name"])
+    other = changed(other, optim={"threads": 1})  # more would change the rounding
+    resumed = run(other, tmp_path / "broken", resume=True)
+    assert_same_tensors(resumed.state_dict(), straight.state_dict())
+    assert load_trained(tmp_path / "broken")[1] == other
+
+
+@pytest.mark.parametrize(
+    "key", [(table, key) for table in ("data", "optim", "quality") for key in ASIDE[table]], ids=str
+)
+def test_a_finished_run_takes_over_what_changes_no_weight(config, run, tmp_path, key, monkeypatch):
+    """So that a probe can be fitted that was not asked for before, or from another cache."""
+    monkeypatch.setattr(loop, "use_threads", lambda optim: None)  # changes the whole process
+    done = run(changed(config, optim={"steps": 1}), tmp_path)
+    table, name = key
+    other = changed(config, optim={"steps": 1})
+    other = changed(other, **{table: {name: ASIDE[table][name]}})
+    run(other, tmp_path, resume=True)
+    model, made, meta = load_trained(tmp_path)
+    assert (made, meta["step"]) == (other, 1)
+    assert_same_tensors(model.state_dict(), done.state_dict())
+    run(other, tmp_path, resume=True)  # with the state of the optimiser, too
+
+
 def test_a_folder_with_a_checkpoint_is_refused_without_resume(config, run, tmp_path):
     run(config, tmp_path, stop=3)
     with pytest.raises(ConfigError, match="holds a checkpoint; add --resume"):

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tellframe.errors import ConfigError
-from tellframe.train.config import ModelConfig, TrainConfig, config_from_dict
+from tellframe.train.config import ModelConfig, QualityConfig, TrainConfig, config_from_dict
 from tellframe.train.differences import list_differences
 from tellframe.train.models import ClipModel, build_model
 from tellframe.train.state import Progress, TrainState
@@ -112,13 +112,13 @@ def load_checkpoint(folder: Path, config: TrainConfig, state: TrainState) -> int
     """Restore everything; return the step to go on with.
 
     Raises:
-        ConfigError: there is no checkpoint, or one of another configuration.
+        ConfigError: there is no checkpoint, or one whose configuration makes other weights.
     """
     meta, tensors = read_checkpoint(folder)
     # Built anew, so that a key that came with a later version counts as its default.
-    made = config_from_dict(meta["config"])
-    if made != config:
-        listed = list_differences(made.to_dict(), config.to_dict())
+    made, asked = (_decisive(c) for c in (config_from_dict(meta["config"]), config))
+    if made != asked:
+        listed = list_differences(made.to_dict(), asked.to_dict())
         raise ConfigError(
             f"{folder}: its checkpoint was made with another configuration; go on with that one, "
             f"or choose another folder ({listed})"
@@ -134,6 +134,20 @@ def load_checkpoint(folder: Path, config: TrainConfig, state: TrainState) -> int
     state.scaler.load_state_dict(meta.get("scaler", {}))
     state.progress = Progress(**meta.get("progress", {}))
     return int(meta["step"])
+
+
+def _decisive(config: TrainConfig) -> TrainConfig:
+    """Return a configuration without what changes no weight of any step, but for rounding.
+
+    A run may go on with fewer threads, elsewhere, or to a later stop.
+    """
+    return replace(
+        config,
+        name="",
+        data=replace(config.data, cache="", endpoint="", keep_shards=False),
+        optim=replace(config.optim, threads=0, checkpoint_every=1, stop=0),
+        quality=QualityConfig(),
+    )
 
 
 def load_start(folder: Path, config: TrainConfig, model: nn.Module) -> None:

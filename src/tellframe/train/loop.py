@@ -109,6 +109,8 @@ def train(
                     by_first(save_checkpoint, folder, config, state, done)
                 if observe and measured:
                     observe(step, measured)
+        if first >= last:  # nothing is left to do, but a probe may be asked for, or another cache
+            by_first(save_checkpoint, folder, config, state, first)
     return state.mean_model
 
 
