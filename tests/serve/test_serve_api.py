@@ -163,7 +163,7 @@ def test_every_job_that_ends_leaves_a_line(server, clips, variant):
     log = server.log.read_text()
     for job, ending in (
         (done["id"], rf"{done['label']} after \d+\.\d s"),
-        (again["id"], f"{done['label']}, as the same bytes before"),
+        (again["id"], "done, as the same bytes before"),
         (failed["id"], r"undecodable after \d+\.\d s"),
         (again["id"], "deleted"),
     ):

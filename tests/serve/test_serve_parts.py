@@ -8,6 +8,7 @@ import errno
 import hashlib
 import re
 import socket
+import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,11 +25,13 @@ from tellframe.isolation import Limits
 from tellframe.serve import about, problems, uploads
 from tellframe.serve.address import check_address
 from tellframe.serve.guard import Rate, Tokens
+from tellframe.serve.jobs import State
 from tellframe.serve.metrics import Metrics
 from tellframe.serve.page.markdown import render
 from tellframe.serve.parts import FormFile
 from tellframe.serve.problems import ProblemError
 from tellframe.serve.results import clean_name
+from tellframe.serve.service import Service
 from tellframe.serve.settings import Settings
 
 MP4 = b"\0\0\0\x20ftypisom"
@@ -71,9 +74,9 @@ def test_too_much_is_refused_and_leaves_nothing(folder, chunks):
 def test_what_reading_raises_is_passed_on_and_leaves_nothing(folder):
     async def broken():
         yield MP4 + bytes(2**21)
-        raise ConnectionError("gone")
+        raise ConnectionResetError("gone")
 
-    with pytest.raises((ConnectionError, ProblemError)):
+    with pytest.raises(ConnectionResetError):
         asyncio.run(folder.receive("b", broken(), 10**8))
     assert files(folder) == []
 
@@ -304,6 +307,28 @@ def test_an_address_that_cannot_be_had_is_known_before_the_model_is_loaded(tmp_p
     check_address("", 0)
 
 
+def test_a_family_of_addresses_that_is_switched_off_is_passed_over(monkeypatch):
+    switched_off = {socket.AF_INET6}
+
+    class Socket(socket.socket):
+        def __init__(self, family=socket.AF_INET, *rest):
+            if family in switched_off:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            super().__init__(family, *rest)
+
+    def resolve(*_, **__):
+        kind = socket.SOCK_STREAM
+        return [(socket.AF_INET6, kind, 6, "", ("::1", 0, 0, 0)),
+                (socket.AF_INET, kind, 6, "", ("127.0.0.1", 0))]  # fmt: skip
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "socket", Socket)
+    check_address("localhost", 0)
+    switched_off.add(socket.AF_INET)
+    with pytest.raises(UsageError, match="--host localhost: is no address of this machine"):
+        check_address("localhost", 0)
+
+
 def test_a_folder_that_cannot_be_made_is_named_with_its_option(tmp_path, capsys):
     pytest.importorskip("uvicorn", reason="needs the extra: pip install 'tellframe[serve]'")
     (tmp_path / "file").touch()
@@ -417,6 +442,24 @@ def test_markdown_becomes_html_and_html_in_it_stays_text():
         '<th scope="col">a</th><th scope="col">b</th></tr></thead><tbody>'
         '<tr><th scope="row">1</th><td>-</td></tr></tbody></table></div>',
     ]
+
+
+def test_an_upload_that_was_accepted_is_not_refused_for_what_comes_after(tmp_path, monkeypatch):
+    service = Service(Settings(folder=tmp_path, keep_uploads=True))
+
+    def upload():
+        return asyncio.run(service.accept("", lambda: "a.mp4", pieces(MP4)))
+
+    def fail(*_):
+        raise sqlite3.OperationalError("database is locked")
+
+    service.store.finish(upload().key, "{}", b"")
+    monkeypatch.setattr(service.store, "_read", fail)
+    assert upload().state is State.DONE
+    assert 'tellframe_jobs_ended_total{outcome="done"} 1\n' in service.metrics.write(
+        {}, ready=True, starts=1
+    )
+    service.store.close()
 
 
 def test_figures_are_in_prometheus_format():

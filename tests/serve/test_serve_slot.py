@@ -17,6 +17,7 @@ from tellframe.errors import DecodeError, LimitError, OutOfMemoryError, Tellfram
 from tellframe.isolation import Failure, Limits
 from tellframe.process import WorkerProcess
 from tellframe.recipe import Recipe
+from tellframe.serve import problems
 from tellframe.serve.jobs import State
 from tellframe.serve.metrics import Metrics
 from tellframe.serve.pool import Pool
@@ -183,18 +184,19 @@ class Work:
     """A pool with a store; jobs are named after what they do."""
 
     def __init__(self, folder):
-        self.store, self.troubles = Store(folder), []
+        self.store, self.troubles, self.settled = Store(folder), [], []
+        self.metrics = Metrics()
         self.pool = Pool(
             self.store,
             lambda job_id: folder / f"good.{job_id}",
             self.fetch,
-            lambda job_id: None,
+            self.settled.append,
             lambda found, sha256: True,
             self.make_verdict,
             TASK,
             workers=1,
             limits=Limits(seconds=30, attempts=2),
-            metrics=Metrics(),
+            metrics=self.metrics,
         )
         self.folder = folder
 
@@ -208,7 +210,7 @@ class Work:
         if "verdict" in self.troubles:
             self.troubles.remove("verdict")
             raise ZeroDivisionError
-        return Verdict("", Label.REAL, 0.1, (), ())
+        return Verdict("", Label.REAL, 0.1, (), (), seconds=seconds)
 
     def do(self, url=None):
         """Have a job done; return it as it ended."""
@@ -251,3 +253,71 @@ def test_a_job_that_comes_after_the_look_for_one_is_not_left_waiting(work):
     work.pool.wake()
     work.pool._rest(60, calls)
     assert time.monotonic() - begin < 30
+
+
+class Answer:
+    """A slot that gives one answer, or raises it."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def ask(self, *_):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+FOUND = Finding((), MEDIA, {})
+URL = "http://example.org/a.mp4"
+LOST = problems.ProblemError("not_fetched", "It is gone.")
+
+
+@pytest.mark.parametrize(
+    ("url", "fetched", "answer", "state", "ended", "analyses"),
+    [
+        (None, None, FOUND, "done", 1, 1),
+        (None, None, DecodeError("no video"), "failed", 1, 1),
+        (None, None, Failure("crash", 1), "queued", 0, 0),
+        (None, None, Cancelled(), "running", 0, 0),
+        (URL, State.RUNNING, FOUND, "done", 1, 1),
+        (URL, State.QUEUED, FOUND, "running", 0, 0),  # as the store has it, which this one is not
+        (URL, State.DONE, FOUND, "running", 0, 0),
+        (URL, LOST, FOUND, "failed", 1, 0),
+    ],
+)
+def test_what_ends_is_counted_and_what_was_analysed_timed(
+    tmp_path, monkeypatch, url, fetched, answer, state, ended, analyses
+):
+    work = Work(tmp_path)
+
+    def fetch(job, *_):
+        time.sleep(0.5)
+        if isinstance(fetched, Exception):
+            raise fetched
+        return dataclasses.replace(job, state=fetched)
+
+    monkeypatch.setattr(work.pool, "_fetch", fetch)
+    job_id = new_id()
+    (tmp_path / f"good.{job_id}").touch()
+    work.store.add("", "a.mp4", 1, "", job_id, job_id, url)
+    work.pool._run(Answer(answer), work.store.claim())
+    assert work.store.get(job_id).state == state
+    assert sum(work.metrics._ended.values()) == ended
+    assert work.metrics._analyses == analyses
+    assert work.metrics.mean_seconds() < 0.4  # without the download
+    assert work.settled == [job_id] * (state != "queued" and fetched is not State.QUEUED)
+    work.store.close()
+
+
+def test_a_job_that_is_deleted_before_it_is_begun_has_not_failed(tmp_path, caplog):
+    work = Work(tmp_path)
+    job_id = new_id()
+    work.store.add("", "a.mp4", 1, "", job_id, job_id)
+    job = work.store.claim()
+    work.store.delete(job_id)
+    with caplog.at_level("INFO"):
+        work.pool._run(Answer(FOUND), job)
+    assert (caplog.text, work.settled) == ("", [job_id])
+    assert not work.metrics._ended
+    assert work.metrics._analyses == 0
+    work.store.close()

@@ -42,7 +42,7 @@ def test_a_job_goes_from_queued_to_done(store):
 def test_a_job_fails_with_its_problem(store):
     job = add(store)
     store.claim()
-    store.fail(job.id, '{"code": "undecodable"}')
+    assert store.fail(job.id, '{"code": "undecodable"}')
     assert store.get(job.id).problem == '{"code": "undecodable"}'
     assert store.get(job.id).state.is_final
 
@@ -52,7 +52,7 @@ def test_a_job_that_is_done_does_not_fail_any_more(store):
     job = add(store)
     store.claim()
     store.finish("k1", "{}", b"")
-    store.fail(job.id, "{}")
+    assert not store.fail(job.id, "{}")
     assert store.get(job.id).state is State.DONE
 
 
@@ -71,6 +71,21 @@ def test_the_same_bytes_are_analysed_once(store):
     assert store.claim() is None
     assert set(store.finish("same", "{}", b"")) == {first.id, second.id}
     assert add(store, "same").state is State.DONE
+
+
+def test_the_same_bytes_that_were_fetched_are_analysed_once(store):
+    first, second = add(store, "url:1"), add(store, "url:2")
+    store.claim()
+    store.claim()
+    running = store.fetched(first.id, 10, "f" * 64, "same")
+    assert (running.state, running.attempts) == (State.RUNNING, 1)
+    waiting = store.fetched(second.id, 10, "f" * 64, "same")
+    assert (waiting.state, waiting.attempts, waiting.started) == (State.QUEUED, 0, None)
+    assert store.claim() is None
+    assert store.fail(first.id, "{}")  # which says nothing of the second
+    again = store.claim()
+    assert (again.id, again.attempts, again.url) == (second.id, 1, None)
+    assert store.finish("same", "{}", b"") == [second.id]
 
 
 def test_a_restart_queues_what_was_cut_off(store):

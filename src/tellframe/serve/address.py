@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
-import socket
+from typing import Final
 
 from tellframe.errors import UsageError
+
+_NO_ADDRESS: Final = "--host {host}: is no address of this machine; name one that is"
+_TEXTS: Final = {
+    None: _NO_ADDRESS,
+    errno.EADDRNOTAVAIL: _NO_ADDRESS,
+    errno.EADDRINUSE: "--port {port}: is taken at {host}; name another, or 0 for any free one",
+    errno.EACCES: "--port {port}: needs more rights; name one from 1024 on",
+}
+_OTHER: Final = "--host {host}: {reason}; give an address of this machine"
 
 
 def check_address(host: str, port: int) -> None:
@@ -19,33 +29,18 @@ def check_address(host: str, port: int) -> None:
         UsageError: it is such.
     """
     try:
-        found = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        asyncio.run(_bind(host, port))
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "is no name of a host"
-        raise UsageError(f"--host {host}: {reason}; give an address of this machine") from error
-    for family, kind, protocol, _, address in found:
-        try:
-            _try(family, kind, protocol, address)
-        except OSError as error:
-            raise UsageError(_explain(error, host, port)) from error
+        text = _TEXTS.get(getattr(error, "errno", None), _OTHER)
+        reason = getattr(error, "strerror", None)
+        raise UsageError(text.format(host=host, port=port, reason=reason)) from error
 
 
-def _try(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> None:
-    with socket.socket(family, kind, protocol) as attempt:
-        # As the server does: what an earlier one left half closed is no hindrance.
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            attempt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        attempt.bind(address)
-
-
-def _explain(error: OSError, host: str, port: int) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"--port {port}: is taken at {host}; name another, or 0 for any free one"
-    if error.errno == errno.EACCES:
-        return f"--port {port}: needs more rights; name one from 1024 on"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"--host {host}: is no address of this machine; name one that is"
-    return f"--host {host} --port {port}: {error.strerror or error}; name others"
+async def _bind(host: str, port: int) -> None:
+    """Take the address as the server does, and let it go."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
+    found = server.sockets
+    server.close()
+    if not found:  # of families that are switched off alone
+        raise OSError(f"{host}: no address")

@@ -12,7 +12,7 @@ from typing import Final
 from tellframe.errors import MediaError, TellframeError, WorkerError
 from tellframe.isolation import Failure, Limits
 from tellframe.serve import problems, results
-from tellframe.serve.jobs import Job
+from tellframe.serve.jobs import Job, State
 from tellframe.serve.metrics import Metrics
 from tellframe.serve.slot import Cancelled, Slot
 from tellframe.serve.store import Store
@@ -31,7 +31,7 @@ class Pool:
         store: where the jobs are.
         upload_of: returns the path of a job's upload.
         fetch: gets the file of a job that has an address; told of a place to report how far it
-            is, and of one to ask whether to stop.
+            is, and of one to ask whether to stop. Returns the job as it is then.
         settle: called with the id of every job that has ended.
         is_possible: tells whether an honest worker could have found this in the file of a SHA-256.
         make_verdict: makes a verdict of what a worker found, and of the seconds that it took.
@@ -151,7 +151,6 @@ class Pool:
     def _run(self, slot: Slot, job: Job) -> None:
         """Have one job judged, and write down what came of it."""
         self._progress[job.id] = ("starting", 0, 0)
-        begin = time.monotonic()
         try:
             ending = self._judge(slot, job)
         finally:
@@ -165,11 +164,10 @@ class Pool:
             except sqlite3.Error as error:
                 problems.log.error("job %s: %s", job.id, error)
                 self._rest(1.0)
-        self._metrics.observe(time.monotonic() - begin)
 
     def _judge(self, slot: Slot, job: Job) -> Callable[[], None]:
         """Return what is to be written of a job."""
-        path, begin = self._upload_of(job.id), time.monotonic()
+        path, begin, analysed = self._upload_of(job.id), time.monotonic(), False
 
         def progress(stage: str, done: int, total: int) -> None:
             self._progress[job.id] = (stage, done, total)
@@ -179,16 +177,18 @@ class Pool:
 
         def fail(problem: problems.Problem) -> Callable[[], None]:
             seconds = time.monotonic() - begin
-            return lambda: self._fail(job, problem, seconds)
+            return lambda: self._fail(job, problem, seconds, analysed=analysed)
 
         try:
             if job.url is not None:
                 job = self._fetch(job, progress, cancelled)
                 if job.state.is_final:  # the same bytes were judged before
-                    self._metrics.count("done")
                     return lambda: self._settle(job.id)
+                if job.state is State.QUEUED:  # they are being judged, and it waits for that
+                    return lambda: None
             if not path.exists():
                 return fail(problems.lost())
+            begin, analysed = time.monotonic(), True
             found = slot.ask(path, job.owner, progress, cancelled)
             if not isinstance(found, Failure) and not self._is_possible(found, job.sha256):
                 slot.end()  # whoever answers nonsense is not asked again
@@ -212,15 +212,20 @@ class Pool:
             return fail(_problem_of(error, path))
 
     def _finish(self, job: Job, verdict: Verdict, text: str, evidence: bytes) -> None:
-        for job_id in self._store.finish(job.key, text, evidence):
+        ids = self._store.finish(job.key, text, evidence)
+        if ids:
+            self._metrics.observe(verdict.seconds)
+        for job_id in ids:
             self._metrics.count("done")
             problems.log.info("job %s: %s after %.1f s", job_id, verdict.label, verdict.seconds)
             self._settle(job_id)
 
-    def _fail(self, job: Job, problem: problems.Problem, seconds: float) -> None:
-        self._store.fail(job.id, problem.model_dump_json())
-        self._metrics.count("failed")
-        problems.log.info("job %s: %s after %.1f s", job.id, problem.code, seconds)
+    def _fail(self, job: Job, problem: problems.Problem, seconds: float, *, analysed: bool) -> None:
+        if self._store.fail(job.id, problem.model_dump_json()):  # else it was deleted meanwhile
+            self._metrics.count("failed")
+            if analysed:
+                self._metrics.observe(seconds)
+            problems.log.info("job %s: %s after %.1f s", job.id, problem.code, seconds)
         self._settle(job.id)
 
 

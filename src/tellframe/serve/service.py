@@ -91,6 +91,7 @@ class Service:
             if job.attempts >= self.settings.limits.attempts:
                 problem = problems.given_up("crash", 0)
                 self.store.fail(job.id, problem.model_dump_json())
+                self.metrics.count("failed")
                 problems.log.info("job %s: %s, at a restart", job.id, problem.code)
         self.store.requeue()
         self.uploads.sweep(self._with_uploads)
@@ -133,9 +134,10 @@ class Service:
         finally:
             self._arriving.discard(job_id)
         self.metrics.receive(upload.bytes)
-        if job.state.is_final:
-            self._log_known(job)
-            self._settle(job.id)
+        if job.state.is_final:  # and accepted: nothing from here on may fail the request
+            self._note_known(job)
+            if not self.settings.keep_uploads:
+                self.uploads.remove(job.id)
         self.pool.wake()
         return job
 
@@ -193,7 +195,7 @@ class Service:
             raise Cancelled
         self.metrics.receive(upload.bytes)
         if found.state.is_final:
-            self._log_known(found)
+            self._note_known(found)
         return found
 
     @asynccontextmanager
@@ -253,10 +255,10 @@ class Service:
         text = self._known_text(job)
         return results.unpack(text, job.name) if text else None
 
-    def _log_known(self, job: Job) -> None:
-        verdict = self._known_verdict(job)
-        label = verdict.label if verdict else State.DONE
-        problems.log.info("job %s: %s, as the same bytes before", job.id, label)
+    def _note_known(self, job: Job) -> None:
+        """Count and log a job whose result was known."""
+        self.metrics.count("done")
+        problems.log.info("job %s: done, as the same bytes before", job.id)
 
     def _known_text(self, job: Job) -> str | None:
         return self.store.verdict(job.key) if job.state is State.DONE else None

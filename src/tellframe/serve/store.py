@@ -150,21 +150,27 @@ class Store:
                 db.execute(done, [time.time(), key])
         return ids
 
-    def fail(self, job_id: str, problem: str) -> None:
-        """Call a running job failed, for a reason given as JSON."""
+    def fail(self, job_id: str, problem: str) -> bool:
+        """Call a running job failed, for a reason given as JSON.
+
+        Returns:
+            Whether it was running; else it was deleted meanwhile, or is done.
+        """
         with self._change() as db:
-            db.execute(
+            changed = db.execute(
                 "UPDATE jobs SET state = 'failed', finished = ?, problem = ?, url = NULL "
                 "WHERE id = ? AND state = 'running'",
                 [time.time(), problem, job_id],
-            )
+            ).rowcount
+        return bool(changed)
 
     def fetched(self, job_id: str, size: int, sha256: str, key: str) -> Job | None:
         """Note that the file of a job has been fetched; its address is forgotten.
 
         Returns:
-            The job: done where the result of the same bytes is known, else as it was. None where
-            it was deleted meanwhile.
+            The job: done where the result of the same bytes is known; queued again, and the
+            attempt not counted, where they are being analysed; else as it was. None where it was
+            deleted meanwhile.
         """
         with self._change() as db:
             db.execute(
@@ -175,6 +181,12 @@ class Store:
                 "UPDATE jobs SET state = 'done', finished = ? WHERE id = ? AND EXISTS "
                 "(SELECT 1 FROM results WHERE results.key = jobs.key)",
                 [time.time(), job_id],
+            )
+            db.execute(
+                "UPDATE jobs SET state = 'queued', started = NULL, attempts = attempts - 1 "
+                "WHERE id = ? AND state = 'running' AND EXISTS (SELECT 1 FROM jobs AS other "
+                "WHERE other.state = 'running' AND other.key = jobs.key AND other.id != jobs.id)",
+                [job_id],
             )
             rows = db.execute(f"SELECT {COLUMNS} FROM jobs WHERE id = ?", [job_id]).fetchall()
         return _job(rows[0]) if rows else None

@@ -118,7 +118,7 @@ class Folder:
             self.check_space(total - done if total else BLOCK)
             progress(done, total)
 
-        with self._new_file(job_id) as file:
+        with _keeping(), self._new_file(job_id) as file:
             fetch_link(url, file, limits, progress=check, cancelled=cancelled)
             size = file.tell()
             file.seek(0)
@@ -136,17 +136,34 @@ class Folder:
             ProblemError: storage_full.
         """
         part = self._path / f"{job_id}.part"
+        with _keeping():
+            file = part.open("w+b")
         try:
-            with part.open("w+b") as file:
+            try:
                 yield file
-            part.replace(self.path(job_id))
-            _sync_folder(self._path)
-        except OSError as error:
-            raise ProblemError(
-                "storage_full", f"The video could not be kept: {error.strerror}."
-            ) from error
+            finally:
+                with _keeping():
+                    file.close()
+            with _keeping():
+                part.replace(self.path(job_id))
+                _sync_folder(self._path)
         finally:
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _keeping() -> Iterator[None]:
+    """Say of what cannot be written that it could not be kept.
+
+    Raises:
+        ProblemError: storage_full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ProblemError(
+            "storage_full", f"The video could not be kept: {error.strerror}."
+        ) from error
 
 
 async def awaited(
@@ -179,6 +196,7 @@ async def _write(file: IO[bytes], chunks: AsyncIterator[bytes], most: int) -> Up
     digest, size, block = hashlib.sha256(), 0, bytearray()
     head_checked = False
 
+    @_keeping()
     def store(data: bytes) -> None:
         digest.update(data)
         file.write(data)
@@ -197,6 +215,7 @@ async def _write(file: IO[bytes], chunks: AsyncIterator[bytes], most: int) -> Up
     if not head_checked:
         check_container(bytes(block[:HEAD]))
 
+    @_keeping()
     def complete() -> None:
         store(bytes(block))
         file.flush()
