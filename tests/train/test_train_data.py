@@ -315,6 +315,14 @@ def test_portraits_are_reals(loaded):
     assert pair.real is pair.fake
 
 
+def test_portraits_are_known_by_any_usual_ending(copy, tmp_path, loaded):
+    for name, other in (("film_1.jpg", "film_1.JPG"), ("other_1.jpg", "other_1.jpeg")):
+        (copy / "portraits" / name).rename(copy / "portraits" / other)
+    config = DataConfig(portraits=(str(copy / "portraits"),), cache=str(tmp_path), validation=0.0)
+    found = load_data(config, RECIPE)[0].portraits
+    assert [p.real for p in found] == [p.real for p in loaded.portraits]
+
+
 def test_pictures_of_one_film_are_one_group(source, cache, monkeypatch):
     monkeypatch.setattr(rooms, "held_out", lambda group, share: group == "film")
     config = dataclasses.replace(all_of(source, cache), labels="", stills=())
@@ -433,6 +441,13 @@ def test_the_cache_is_keyed_by_what_decides_its_content(copy, cache, loaded, mon
 def test_a_missing_source_is_an_error_that_names_the_key(tmp_path, fields, message):
     with pytest.raises(ConfigError, match=message):
         load_data(DataConfig(cache=str(tmp_path), **fields), RECIPE)
+
+
+def test_a_folder_without_portraits_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "note.txt").write_text("no picture")
+    message = r"\[data\] portraits: .*: holds no picture \(\.jpg, \.jpeg, \.png\)"
+    with pytest.raises(ConfigError, match=message):
+        load_data(DataConfig(portraits=(str(tmp_path),), cache=str(tmp_path / "c")), RECIPE)
 
 
 def test_no_source_at_all_gives_no_data(tmp_path):

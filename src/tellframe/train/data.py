@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import cv2
 import numpy as np
@@ -25,6 +26,9 @@ from tellframe.train.autoencoder import Autoencoder, load_autoencoders
 from tellframe.train.clips import ClipScene, load_scenes
 from tellframe.train.config import DataConfig
 from tellframe.train.videos import VideoScene, cache_key, cut_videos
+
+PICTURES: Final = (".jpg", ".jpeg", ".png")
+"""How the names of portraits end, in lower or upper case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +195,10 @@ def _portraits(
     """Read a folder of real faces; pictures of one film, named film_frame, are one group."""
     if not path.is_dir():
         raise ConfigError(f"{path}: no such folder")
-    data = {p.name: p.read_bytes() for p in sorted(path.iterdir()) if p.suffix in {".jpg", ".png"}}
+    found = (p for p in sorted(path.iterdir()) if p.suffix.lower() in PICTURES)
+    data = {p.name: p.read_bytes() for p in found}
+    if not data:
+        raise ConfigError(f"{path}: holds no picture ({', '.join(PICTURES)})")
     faces = _face_cache(path, data, config, recipe, detector)
     return [
         (name.split("_")[0], StillScene(data[name], (), *faces[name]))
