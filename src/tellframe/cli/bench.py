@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tellframe.cli import status
 from tellframe.cli.messages import say_passed_over
@@ -25,6 +25,17 @@ _HELP = """what is timed, beside a bare decode of the same files:
   train    training steps, beside a bare loop
   serve    the service: clients that upload at once, beside bare detect of the same file
 videos     makes videos to time, into the folder -o"""
+_MODEL: Final = ("detect", "folder", "build", "serve")
+_KINDS: Final = {
+    "portrait": ("detect", "folder", "build", "videos"),
+    "rounds": (*_MODEL, "train"),
+    "copies": ("folder", "build"),
+    **dict.fromkeys(("plot", "no_fresh"), ("detect",)),
+    **dict.fromkeys(("output", "only"), ("videos",)),
+    **dict.fromkeys(("clients", "seconds", "workers", "queue", "url"), ("serve",)),
+    **dict.fromkeys(("model", "frames", "face_detector", "threads"), _MODEL),
+}
+"""What is timed with an option."""
 
 
 def add_bench(verbs: Any) -> None:
@@ -72,16 +83,30 @@ def add_bench(verbs: Any) -> None:
         metavar="S",
         help="for which clients begin anew; default: %(default)g",
     )
-    group.add_argument("--workers", type=int, default=1, metavar="N", help="of the server")
-    group.add_argument("--queue", type=int, default=32, metavar="N", help="of the server")
+    group.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes of the server (those of build: --threads); default: %(default)s",
+    )
+    group.add_argument(
+        "--queue",
+        type=int,
+        default=32,
+        metavar="N",
+        help="places in the queue of the server; default: %(default)s",
+    )
     group.add_argument(
         "--url", metavar="URL", help="of a server that runs already; its token in $TELLFRAME_TOKENS"
     )
     add_model_options(parser)
+    parser.set_defaults(defaults={name: parser.get_default(name) for name in _KINDS})
 
 
 def run_bench(options: argparse.Namespace) -> int:
     """Run the verb; return the exit status."""
+    _check_kinds(options)
     if options.what == "train":
         result = _bench_train(options)
     elif options.what == "serve":
@@ -94,14 +119,27 @@ def run_bench(options: argparse.Namespace) -> int:
     return status.DONE
 
 
+def _check_kinds(options: argparse.Namespace) -> None:
+    """Refuse options that would have no effect.
+
+    Raises:
+        UsageError: one belongs to something else that can be timed.
+    """
+    idle = [
+        f"--{name.replace('_', '-')} belongs to bench {', '.join(kinds)}"
+        for name, kinds in _KINDS.items()
+        if options.what not in kinds and getattr(options, name) != options.defaults[name]
+    ]
+    if idle:
+        raise UsageError(f"bench {options.what}: {'; '.join(idle)}")
+
+
 def _bench_videos(options: argparse.Namespace) -> Any:
     from tellframe.bench.videos import make_video
 
     if not options.videos and not options.portrait:
         raise UsageError("bench: give videos, or --portrait VIDEO to make one")
     if options.plot:
-        if options.what != "detect":
-            raise UsageError(f"--plot draws the stages of detect, and nothing of {options.what}")
         from tellframe.bench.plot import check_target
 
         check_target(options.plot)
@@ -160,6 +198,8 @@ def _make_videos(options: argparse.Namespace) -> Any:
 
     if not options.output:
         raise UsageError("bench videos: give a folder with -o DIR")
+    if options.videos:
+        raise UsageError("bench videos: makes videos of --portrait VIDEO, and takes no others")
     check_output("-o", options.output, folder=True)
     made = make_videos(options.portrait, options.output, choose_films(options.only))
     return {"videos": [str(path) for path in made.files], "missing_encoders": made.missing}
