@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -21,8 +22,10 @@ from tellframe.errors import MediaError
 from tellframe.evaluate import Row, read_labels
 from tellframe.faces import FaceDetector
 from tellframe.recipe import Recipe
+from tellframe.report.words import printable
 from tellframe.train.augment import CHANGED, SHARE, Image, Points, Sample, find_swapped
 from tellframe.train.config import DataConfig
+from tellframe.train.processes import rank
 from tellframe.train.shift import MAX_SPREAD, MIN_RESPONSE, MIN_SHIFT, measure_shift, move
 from tellframe.types import Face
 from tellframe.video import list_frames, read_frames, sample_uniform
@@ -63,7 +66,10 @@ class VideoScene:
 
 
 def cut_videos(config: DataConfig, recipe: Recipe, detector: FaceDetector) -> Iterator[VideoScene]:
-    """Cut, or load from the cache, every scene of the training split."""
+    """Cut, or load from the cache, every scene of the training split.
+
+    Videos that cannot be read are left out, and named on stderr.
+    """
     root = Path(config.labels).parent
     scenes: dict[str, list[Row]] = defaultdict(list)
     for row in read_labels(config.labels, "train"):
@@ -80,19 +86,18 @@ def cut_videos(config: DataConfig, recipe: Recipe, detector: FaceDetector) -> It
         )
         key = cache_key(name, content, config, recipe)
         cached = Path(config.cache) / f"{key}.npz"
-        if not cached.exists():
-            _cut_scene(root, reals[0], fakes, config.frames_per_video, detector, cached)
-        with np.load(cached) as arrays:
-            if len(arrays["real"]):
-                yield VideoScene(
-                    group=reals[0].group,
-                    real=arrays["real"],
-                    fakes=arrays["fakes"],
-                    methods=tuple(arrays["methods"].tolist()),
-                    swapped=arrays["swapped"],
-                    boxes=arrays["boxes"],
-                    landmarks=arrays["landmarks"],
-                )
+        if cached.exists():
+            with np.load(cached) as stored:
+                arrays = dict(stored)
+        else:
+            arrays, unread = _cut_scene(root, reals[0], fakes, config.frames_per_video, detector)
+            if not unread:  # otherwise it is cut again, and may by then be whole
+                _write_scene(arrays, cached)
+            for error in unread if rank() == 0 else ():
+                print(printable(f"left out: {error}"), file=sys.stderr, flush=True)
+        if arrays and len(arrays["real"]):
+            methods = tuple(arrays.pop("methods").tolist())
+            yield VideoScene(group=reals[0].group, methods=methods, **arrays)
 
 
 def _size(path: Path) -> int:
@@ -130,17 +135,25 @@ def _cut_scene(
     fakes: list[Row],
     count: int,
     detector: FaceDetector,
-    target: Path,
-) -> None:
-    """Cut the largest face of a real video, and the same squares out of its fakes."""
-    pictures = _read(root / real.path, None, count)
+) -> tuple[dict[str, Any], list[MediaError]]:
+    """Cut the largest face of a real video, and the same squares out of its fakes.
+
+    Returns:
+        The fields of a `VideoScene` but its group, none where the real cannot be read; and why any
+        of the videos could not.
+    """
+    try:
+        pictures = _read(root / real.path, None, count)
+    except MediaError as error:
+        return {}, [error]
     found = {i: faces[0] for i, p in pictures.items() if (faces := detector.detect(p))}
     positions = np.array(sorted(found), dtype=np.int64)
-    others, methods = [], []
+    others, methods, unread = [], [], []
     for fake in fakes:
         try:
             other = _read(root / fake.path, positions, count)
-        except MediaError:
+        except MediaError as error:
+            unread.append(error)
             continue
         # A fake may end early: keep the frames that all members have, unless too few are left.
         shared = [i for i in found if i in other and other[i].shape == pictures[i].shape]
@@ -160,17 +173,22 @@ def _cut_scene(
         dtype=np.uint8,
     ).reshape(len(others), len(found), out, out, 3)
     boxes = np.array([c[1] for c in cut], dtype=np.float32).reshape(-1, 4)
+    arrays = {
+        "real": real_crops,
+        "fakes": fake_crops,
+        "methods": np.array(methods, dtype=np.str_),
+        "swapped": find_swapped(real_crops, fake_crops, boxes),
+        "boxes": boxes,
+        "landmarks": np.array([c[2] for c in cut], dtype=np.float32).reshape(-1, 5, 2),
+    }
+    return arrays, unread
+
+
+def _write_scene(arrays: dict[str, Any], target: Path) -> None:
+    """Write what was cut; it is there only when complete."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(target.stem + ".part.npz")
-    np.savez(
-        temporary,
-        real=real_crops,
-        fakes=fake_crops,
-        methods=np.array(methods, dtype=np.str_),
-        swapped=find_swapped(real_crops, fake_crops, boxes),
-        boxes=boxes,
-        landmarks=np.array([c[2] for c in cut], dtype=np.float32).reshape(-1, 5, 2),
-    )
+    np.savez(temporary, **arrays)
     temporary.replace(target)
 
 
