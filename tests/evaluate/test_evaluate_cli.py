@@ -269,6 +269,8 @@ def test_failures_are_said_once_and_in_short(row, capsys):
         ("evaluate", ("--stills", "twice.zip"), "a.png is there twice"),
         ("evaluate", ("--against", "nosuchmodel"), "nosuchmodel"),
         ("evaluate", ("--against", "nosuch.csv"), "nosuch.csv: cannot be read as scores"),
+        ("evaluate", ("--against", "other.csv"), "broken.mp4, the second's as x/real0.mp4"),
+        ("evaluate", ("--against", "wrong.csv"), "real0.mp4: the two sets of scores give it diff"),
         ("calibrate", ("--model", "bundle", "--frames", "12"), "calibrate without --frames"),
     ],
 )
@@ -281,6 +283,8 @@ def test_what_is_missing_is_found_before_the_work(
     monkeypatch.setattr("tellframe.evaluate.score.score_source", score_source)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(SHIPPED / "frame_lite0", "bundle")
+    Path("other.csv").write_text("video,label,probability\nx/real0.mp4,REAL,0.1\n")
+    Path("wrong.csv").write_text("video,label,probability\nreal0.mp4,FAKE,0.1\n")
     with pytest.warns(UserWarning, match="Duplicate name"):
         write_stills(Path("twice.zip"), [("a.png", "REAL", "a"), ("a.png", "FAKE", "a")])
     assert run([verb, str(manifest), "--threads", "1", *options]) == 2
@@ -373,6 +377,26 @@ def test_a_report_leaves_no_folder_after_an_error_and_is_refused_at_once(tmp_pat
         err = capsys.readouterr().err
         assert f"-o {tmp_path / place}: " in err
         assert word in err
+
+
+@pytest.mark.parametrize("option", ["--scores", "--against"])
+def test_a_report_does_not_replace_what_it_is_made_of(report, tmp_path, capsys, option):
+    scores, other = tmp_path / "a" / "scores.csv", report / "scores.csv"
+    scores.parent.mkdir()
+    shutil.copy(other, scores)
+    (tmp_path / "link").symlink_to("a")
+    options = {"--scores": other, "--against": other, option: scores}
+    given = [str(text) for pair in options.items() for text in pair]
+    before = scores.read_bytes()
+    for folder in ("a", "link"):
+        assert run(["evaluate", *given, "-o", str(tmp_path / folder)]) == 2
+        err = capsys.readouterr().err
+        assert f"-o {tmp_path / folder}/scores.csv: is one of the inputs" in err
+    assert [path.name for path in scores.parent.iterdir()] == ["scores.csv"]
+    assert scores.read_bytes() == before
+    # Beside an input of another name there is room.
+    named = str(scores.rename(scores.with_name("mine.csv")))
+    assert run(["evaluate", "--scores", named, "-o", str(tmp_path / "a")]) == 0
 
 
 # --- calibrate --------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 pytest.importorskip("sklearn", reason="needs the extra: pip install 'tellframe[data]'")
 
 from tellframe.errors import DataError
-from tellframe.evaluate.compare import _mcnemar, compare, compare_sets
-from tellframe.evaluate.report import Result, Run, build_report, find_overall
+from tellframe.evaluate.compare import _mcnemar, compare, compare_sets, require_common
+from tellframe.evaluate.report import Result, Run, build_report, find_overall, write_report
+from tellframe.evaluate.rows import read_scores
 from tellframe.evaluate.words import say_comparison
 
 
@@ -62,6 +63,25 @@ def test_only_videos_of_both_count(rows):
     lie = [dataclasses.replace(some[0], fake=not some[0].fake), *some[1:]]
     with pytest.raises(DataError, match="different labels"):
         compare(some, lie)
+
+
+def test_what_can_be_compared_is_known_by_the_names(rows):
+    some = rows()
+    unscored = [dataclasses.replace(r, logit=None, probability=None) for r in some]
+    require_common(unscored, some[59:])
+    require_common(unscored + crops_of(some), crops_of(some))
+    with pytest.raises(DataError, match="no video in common: the first model's are named as"):
+        require_common(unscored, crops_of(some))
+
+
+def test_scores_that_cannot_be_compared_are_written_all_the_same(rows, tmp_path):
+    pytest.importorskip("matplotlib", reason="needs the extra: pip install 'tellframe[data]'")
+    some = rows()
+    unscored = [dataclasses.replace(r, logit=None, probability=None) for r in some]
+    results = [Result(Run(name, "s"), (*side,)) for name, side in (("a", some), ("b", unscored))]
+    with pytest.raises(DataError, match="no scored video in common"):
+        write_report(results, tmp_path)
+    assert [read_scores(tmp_path / f"scores{end}.csv")[1] for end in ("", "_against")] == ["a", "b"]
 
 
 def crops_of(rows, source="crops"):

@@ -95,6 +95,7 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     """Run the verb; return the exit status."""
+    from tellframe.evaluate.compare import require_common
     from tellframe.evaluate.metrics import load_sklearn
     from tellframe.evaluate.report import Result, build_report, write_report
     from tellframe.report.drawing import load_matplotlib
@@ -102,18 +103,34 @@ def run_evaluate(options: argparse.Namespace) -> int:
     load_sklearn()  # to find out now, and not after hours of work, that it is missing
     if options.output:
         load_matplotlib()
-        check_output("-o", options.output, folder=True)
+        _check_report(options)
     tasks = [open_task(options)]
     if options.scores and options.model:
         tasks[0] = _recalibrate(tasks[0], options.model)
     if options.against:
         tasks.append(_open_second(options))
+        require_common(*(task.rows for task in tasks))
     results = [Result(task.run, tuple(task.score())) for task in tasks]
     facts = write_report(results, options.output) if options.output else build_report(results)
     _print_figures(facts)
     if options.output:
         print(f"report: {options.output / 'index.html'}", file=sys.stderr)
     return say_failed(r.rows for r, task in zip(results, tasks, strict=True) if task.reads)
+
+
+def _check_report(options: argparse.Namespace) -> None:
+    """Refuse a folder that a report cannot be written to, or where it would replace an input.
+
+    Raises:
+        UsageError: it is such.
+    """
+    from tellframe.evaluate.report import FILES
+
+    check_output("-o", options.output, folder=True)
+    given = (options.source, options.scores, options.against, options.manifest, options.stills)
+    inputs = [name for name in given if name]
+    for name in FILES:
+        check_output("-o", options.output / name, folder=False, inputs=inputs)
 
 
 def _print_figures(facts: Mapping[str, Any]) -> None:
@@ -141,6 +158,8 @@ class Task:
     """What is measured, all of it opened: what is missing is found before the work."""
 
     run: Run
+    rows: Sequence[Row]
+    """What is scored: names and labels, and where it is scored already, all of it."""
     score: Callable[[], Sequence[Row]]
     """Does the work; returns the scored rows."""
     reads: bool
@@ -197,7 +216,7 @@ def _open_scores(path: Path, options: argparse.Namespace) -> Task:
     if not rows:
         raise UsageError(f"{path}: holds no video of the split {options.split!r}")
     taken = draw(rows, options.limit)
-    return Task(run, lambda: taken, reads=False)
+    return Task(run, taken, lambda: taken, reads=False)
 
 
 def _recalibrate(task: Task, model: str) -> Task:
@@ -223,7 +242,12 @@ def _recalibrate(task: Task, model: str) -> Task:
 def _open_videos(options: argparse.Namespace) -> Task:
     """Open labelled videos; they are scored with progress on stderr."""
     from tellframe.evaluate.report import Run
-    from tellframe.evaluate.score import require_same_recipe, score_source, score_stills
+    from tellframe.evaluate.score import (
+        label_still,
+        require_same_recipe,
+        score_source,
+        score_stills,
+    )
     from tellframe.evaluate.sources import list_stills, open_source
 
     workers, archives = num_workers(options), archive_limits(options)
@@ -234,7 +258,8 @@ def _open_videos(options: argparse.Namespace) -> Task:
         manifest=options.manifest,
         endpoint=options.endpoint,
     )
-    total = len(source.rows) + (len(list_stills(options.stills)) if options.stills else 0)
+    stills = list_stills(options.stills) if options.stills else ()
+    rows = (*source.rows, *(label_still(still, options.stills) for still in stills))
     detector = load_detector(options, judge_only=True)
     require_same_recipe(source, detector)
     bundle, info = detector.bundle, detector.model_info
@@ -254,7 +279,7 @@ def _open_videos(options: argparse.Namespace) -> Task:
         real_to=bundle.decision.real_to,
         calibration=bundle.calibration.fitted_on,
     )
-    return Task(run, lambda: list(follow(score(), total, options.quiet)), reads=True)
+    return Task(run, rows, lambda: list(follow(score(), len(rows), options.quiet)), reads=True)
 
 
 def say_failed(scored: Iterable[Sequence[Row]]) -> int:

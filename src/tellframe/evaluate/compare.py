@@ -76,13 +76,32 @@ def compare(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, Any]:
     return found
 
 
-def _compare(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, Any] | None:
-    """Return what `compare` does; None where both have scored nothing in common."""
+def require_common(rows: Sequence[Row], others: Sequence[Row]) -> None:
+    """Raise unless two models can be compared, as far as that is known before they have scored.
+
+    Raises:
+        DataError: they share no video and no single crop, or disagree about a label.
+    """
+    if not _pair(rows, others):
+        raise DataError(
+            f"no video in common: the first model's are named as {rows[0].path}, the second's as "
+            f"{others[0].path}"
+        )
+
+
+def _pair(rows: Sequence[Row], others: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Return the rows that both have, scored or not."""
     theirs = {(r.path, r.still): r for r in others}
     both = [(r, theirs[r.path, r.still]) for r in rows if (r.path, r.still) in theirs]
     for one, other in both:
         if one.fake is not other.fake:
             raise DataError(f"{one.path}: the two sets of scores give it different labels")
+    return both
+
+
+def _compare(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, Any] | None:
+    """Return what `compare` does; None where both have scored nothing in common."""
+    both = _pair(rows, others)
     pairs = [(a, b) for a, b in both if is_scored(a) and is_scored(b)]
     if not pairs:
         return None

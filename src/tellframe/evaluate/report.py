@@ -50,6 +50,8 @@ _RUN_KEPT: Final = (1, FORMAT)
 """Versions whose `Run` is the same."""
 SCORES: Final = ("scores.csv", "scores_against.csv")
 """Files of the rows: of the model, and of the one that it is compared with."""
+FILES: Final = (*SCORES, "report.json", "table.md", "index.html")
+"""All that a report may consist of."""
 _POINTS: Final = 400
 """Most points of a curve."""
 _BARS: Final = 20
@@ -202,14 +204,15 @@ def write_report(results: Sequence[Result], folder: Path) -> dict[str, Any]:
 
     Raises:
         MissingExtraError: matplotlib is not installed.
+        DataError: two models cannot be compared; their scores are written all the same.
         OSError: a file cannot be written.
     """
     from tellframe.evaluate.page import draw_page
 
-    facts = build_report(results)
     folder.mkdir(parents=True, exist_ok=True)
     for result, name in zip(results, SCORES, strict=False):
         write_scores(result.rows, folder / name, result.run.model)
+    facts = build_report(results)
     texts = {
         "report.json": json.dumps(facts, indent=1, allow_nan=False) + "\n",
         "table.md": markdown(facts["results"][0]["sets"]),
