@@ -15,10 +15,16 @@ pytest.importorskip("pyarrow", reason="needs the extra: pip install 'tellframe[d
 from tellframe.bundle import load_bundle
 from tellframe.data.build import Workplace, _parquet, build
 from tellframe.data.cut import VideoRecord
-from tellframe.data.manifest import Video
+from tellframe.data.manifest import Video, load_pyarrow, read_parquet
 from tellframe.data.plan import plan_build
 from tellframe.data.shards import ClipRow, read_clip
-from tellframe.data.verify import _read_table, read_index, read_recipe, verify_dataset
+from tellframe.data.verify import (
+    _read_table,
+    read_index,
+    read_recipe,
+    read_records,
+    verify_dataset,
+)
 from tellframe.errors import DataError, TellframeError
 from tellframe.store import FolderStore, open_store
 
@@ -246,6 +252,23 @@ def test_altered_videos(place):
     rows[0] = dataclasses.replace(rows[0], message="altered")
     (place / "videos.parquet").write_bytes(_parquet(rows, VideoRecord))
     assert check(place).startswith("videos.parquet: is not what the units say")
+
+
+def test_videos_of_an_earlier_version(place):
+    store = FolderStore(place)
+    records = read_records(store)
+    for path in (place / "units").iterdir():
+        unit = json.loads(path.read_text())
+        unit["videos"] = [{k: v for k, v in row.items() if k != "left_out"}
+                          for row in unit["videos"]]  # fmt: skip
+        path.write_text(json.dumps(unit))
+    path, write_table = place / "videos.parquet", load_pyarrow().parquet.write_table
+    write_table(read_parquet(path).drop_columns("left_out"), path)
+    assert check(place) == ""
+    assert read_records(store) == records
+    write_table(read_parquet(path).drop_columns("partial"), path)
+    with pytest.raises(DataError, match=r"lacks the columns partial$"):
+        read_records(store)
 
 
 @pytest.mark.parametrize("name", ["index.parquet", "videos.parquet"])

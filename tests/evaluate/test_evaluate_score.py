@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 pytest.importorskip("sklearn", reason="needs the extra: pip install 'tellframe[data]'")
 pytest.importorskip("pyarrow", reason="needs the extra: pip install 'tellframe[data]'")
 
-from tellframe.data.cut import Outcome, VideoRecord
-from tellframe.evaluate.score import judge_clips
+from tellframe.bundle import load_bundle
+from tellframe.data.cut import Outcome, VideoRecord, load_cutter
+from tellframe.data.manifest import Video
+from tellframe.evaluate.score import extract_whole, judge_clips
 from tellframe.scoring import Calibration, Decision, judge_person
-from tellframe.types import Clip, Label
+from tellframe.types import Clip, Label, Reason
 
 CALIBRATION = Calibration(slope=0.5)
 
@@ -59,3 +62,13 @@ def test_what_is_told_of_a_person_is_of_the_most_suspicious(worst):
     assert found.face_size == 100 * (worst + 1)
     assert found.logit == pytest.approx(4.0)
     assert (found.people, found.verdict, found.codec) == (3, Label.FAKE, "h264")
+
+
+@pytest.mark.parametrize(("most", "reasons"), [(1, (Reason.PERSON_NOT_JUDGED,)), (2, ())])
+def test_who_was_left_out_is_a_reason_as_it_is_for_detect(samples, most, reasons):
+    recipe = dataclasses.replace(load_bundle().recipe, num_frames=4, max_faces=most)
+    video = Video("v.mp4", str(samples / "two_people.mp4"))
+    record, clips = extract_whole(load_cutter(recipe, ""), video)
+    assert len(clips) == most
+    found = judge_clips(Judge([-4.0] * most), record, [make_clip(n, 90, 100) for n in range(most)])
+    assert (found.verdict, found.reasons) == (Label.REAL, reasons)

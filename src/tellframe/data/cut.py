@@ -15,7 +15,7 @@ from tellframe.data.manifest import Video
 from tellframe.data.media import open_video
 from tellframe.data.shards import StoredClip, store_clip
 from tellframe.errors import DataError, LimitError, MediaError, MediaNotFoundError, StoreError
-from tellframe.extract import Extraction, extract_clips
+from tellframe.extract import Extraction, extract_clips, leaves_out
 from tellframe.faces import FaceDetector, load_face_detector
 from tellframe.isolated import warm_up
 from tellframe.isolation import Failure
@@ -71,6 +71,8 @@ class VideoRecord:
     """Tracks dropped because they are a picture of a face: on a shirt, a poster."""
     partial: bool = False
     """A part of the video is missing or could not be decoded."""
+    left_out: bool = False
+    """There were more people or faces than are looked at; not written by earlier versions."""
     bytes: int = 0
     sha256: str = ""
     container: str = ""
@@ -177,6 +179,7 @@ def _record(video: Video, extraction: Extraction) -> VideoRecord:
         outcome=Outcome.OK if extraction.clips else Outcome.NO_FACE,
         people=len(extraction.clips),
         partial=media.partial,
+        left_out=leaves_out(extraction.counters),
         bytes=media.bytes,
         sha256=media.sha256,
         container=media.container,

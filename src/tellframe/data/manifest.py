@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -150,15 +150,21 @@ def read_parquet(source: Any) -> pa.Table:
     return file.read(use_threads=False)
 
 
-def rows_of(table: pa.Table, cls: type) -> Iterator[Any]:
+def rows_of(table: pa.Table, cls: type, later: Collection[str] = ()) -> Iterator[Any]:
     """Yield instances of a dataclass from a table whose columns are its fields.
 
+    Args:
+        table: read from a file.
+        cls: the dataclass.
+        later: fields that earlier versions did not write; they have their defaults then.
+
     Raises:
-        DataError: a column is missing.
+        DataError: another column is missing.
     """
     names = [f.name for f in dataclasses.fields(cls)]
-    if missing := set(names) - set(table.column_names):
+    if missing := set(names) - set(table.column_names) - set(later):
         raise DataError(f"lacks the columns {', '.join(sorted(missing))}")
+    names = [name for name in names if name in table.column_names]
     for batch in table.select(names).to_batches(max_chunksize=10_000):
         for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             yield cls(**dict(zip(names, values, strict=True)))

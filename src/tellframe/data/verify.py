@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +49,7 @@ def read_index(store: Store) -> list[ClipRow]:
 
 def read_records(store: Store) -> list[VideoRecord]:
     """Read what became of the videos of a data set; raises as `read_index`."""
-    return _read_table(store, "videos.parquet", VideoRecord)
+    return _read_table(store, "videos.parquet", VideoRecord, later=("left_out",))
 
 
 def read_recipe(store: Store) -> Recipe:
@@ -61,12 +61,12 @@ def read_recipe(store: Store) -> Recipe:
     return recipe
 
 
-def _read_table(store: Store, key: str, cls: type) -> list[Any]:
+def _read_table(store: Store, key: str, cls: type, later: Collection[str] = ()) -> list[Any]:
     if not store.exists(key):
         raise DataError(f"{store.name(key)}: is missing; run tellframe build until it is finished")
     data = io.BytesIO(store.get(key))
     with explaining_parquet(store.name(key)):
-        return list(rows_of(read_parquet(data), cls))
+        return list(rows_of(read_parquet(data), cls, later))
 
 
 def verify_dataset(

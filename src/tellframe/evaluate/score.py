@@ -159,7 +159,7 @@ def judge_clips(detector: Detector, record: VideoRecord, clips: Sequence[Clip]) 
         return Judgement(outcome=record.outcome, reasons=(Reason.UNREADABLE,))
     people = detector.judge(clips)
     verdict, probability, reasons = judge_video(
-        people, detector.bundle.decision, partial=record.partial
+        people, detector.bundle.decision, partial=record.partial, left_out=record.left_out
     )
     found = Judgement(
         outcome=record.outcome,
