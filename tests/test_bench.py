@@ -181,7 +181,7 @@ def test_a_codec_without_encoder_is_named(samples, tmp_path, monkeypatch):
         (["folder", "samples/real.mp4", "--plot", "x.svg"], "--plot belongs to bench detect\n"),
         (
             ["detect", "samples/real.mp4", "--copies", "-5", "--clients", "-1"],
-            "bench detect: --copies belongs to bench folder, build; --clients belongs to bench serve",
+            "--copies belongs to bench folder, build; --clients belongs to bench serve",
         ),
         (["build", "samples/real.mp4", "--workers", "2"], "--workers belongs to bench serve"),
         (["train", "x.toml", "--frames", "3"], "--frames belongs to bench detect, folder, build"),
