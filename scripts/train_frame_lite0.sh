@@ -34,7 +34,7 @@ average 7 quality.crops=2000 runs/4 runs/5 runs/6
 
 patches() { # number of the run, start, seed, steps
     tellframe train configs/frame_lite0_patches.toml -o "runs/$1" --set "model.start=$2" \
-        --set "optim.seed=$3" --set "optim.steps=$4"
+        --set "optim.seed=$3" --set "optim.steps=$4" --set optim.precision=fp32
 }
 
 patches 38 runs/7 71 1500
