@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,12 @@ ROOT = Path(__file__).resolve().parents[1]
 COLUMNS, ROWS, BITS = 6, 4, 11
 
 Picture = NDArray[np.uint8]
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C, which whoever runs the tests in the background may have ignored for all."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def draw_number(number: int, width: int, height: int) -> Picture:
