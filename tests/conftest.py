@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tellframe.bench.videos import same_priority
+
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS, ROWS, BITS = 6, 4, 11
 
@@ -81,7 +83,8 @@ def write_video(
         container_options: for the muxer.
         draw: called with number, width and height; returns RGB of shape (height, width, 3).
     """
-    with av.open(str(path), "w", container_options=dict(container_options or {})) as container:
+    muxer = dict(container_options or {})
+    with same_priority(), av.open(str(path), "w", container_options=muxer) as container:
         stream = container.add_stream(codec, rate=rate, options=dict(options or {}))
         stream.width, stream.height = size
         stream.pix_fmt = pixel_format

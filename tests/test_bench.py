@@ -1,6 +1,7 @@
 """The benchmarks: what they say, not how fast anything is."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,16 @@ def test_videos_are_made(samples, tmp_path, codec):
     assert (media.width, media.height, media.num_frames) == (320, 180, 30)
     assert media.duration == pytest.approx(1, abs=0.02)
     assert [p.name for p in tmp_path.iterdir()] == [film.name]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="needs Linux's scheduling")
+@pytest.mark.parametrize("codec", videos.ENCODERS)
+def test_making_videos_leaves_the_process_its_priority(samples, tmp_path, codec):
+    if not videos.has_encoder(codec):
+        pytest.skip(f"FFmpeg has no encoder for {codec} here")
+    before = os.sched_getscheduler(os.getpid())
+    videos.make_video([samples / "real.mp4"], tmp_path / "a.mkv", videos.Film(180, codec, 1, 1))
+    assert os.sched_getscheduler(os.getpid()) == before
 
 
 def test_people_are_found_in_them(samples, tmp_path):

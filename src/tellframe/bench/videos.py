@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -170,13 +171,31 @@ def make_video(portraits: Sequence[Path], target: Path, film: Film | None = None
     film = film or Film()
     encoder, options, _ = ENCODERS[film.codec]
     pictures = _draw(portraits, film)
-    with av.open(str(target), "w") as container:
+    with same_priority(), av.open(str(target), "w") as container:
         stream: Any = container.add_stream(encoder, rate=RATE, options={**options, "g": str(GOP)})
         stream.width, stream.height, stream.pix_fmt = film.width, film.height, "yuv420p"
         stream.thread_type = "AUTO"
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
+
+
+@contextmanager
+def same_priority() -> Iterator[None]:
+    """Leave the process the priority that it had.
+
+    SVT-AV1 gives a process that encodes as root real time, before all else on the machine, and
+    never takes it back; two that waited in a loop stopped a machine of two cores.
+    """
+    if not hasattr(os, "sched_getscheduler"):  # macOS
+        yield
+        return
+    process = os.getpid()  # its main thread, whichever encodes
+    policy, parameters = os.sched_getscheduler(process), os.sched_getparam(process)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(process, policy, parameters)
 
 
 def _draw(portraits: Sequence[Path], film: Film) -> Iterator[NDArray[np.uint8]]:
