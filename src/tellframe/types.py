@@ -17,8 +17,7 @@ SCHEMA_VERSION: Final = 1
 """Version of the JSON that is written from `Verdict`; raised when a field changes meaning."""
 FAR_APART: Final = 2.0
 """Seconds between two sampled frames beyond which a face seen in one alone cannot be said to flash
-up, since it may have been there all the time to the frames before and behind: what a face detector
-takes for a face by mistake is mostly gone within a second."""
+up, since it may have been there all the time to the frames before and behind."""
 
 
 class Label(StrEnum):

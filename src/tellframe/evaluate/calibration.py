@@ -104,7 +104,7 @@ def sources_of(fitted_on: str, source: str, split: str) -> set[str]:
         split: of these.
 
     Returns:
-        None where it was fitted to others, to another split of them, or not at all.
+        Their names; none where it was fitted to others, to another split of them, or not at all.
     """
     begin = f"{describe_data(source, split)}: "
     if not fitted_on.startswith(begin):
