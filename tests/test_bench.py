@@ -197,6 +197,10 @@ def test_a_codec_without_encoder_is_named(samples, tmp_path, monkeypatch):
         (["build", "samples/real.mp4", "--workers", "2"], "--workers belongs to bench serve"),
         (["train", "x.toml", "--frames", "3"], "--frames belongs to bench detect, folder, build"),
         (["serve", "samples/real.mp4", "--no-fresh"], "--no-fresh belongs to bench detect"),
+        (
+            ["serve", "samples/real.mp4", "--url", "http://127.0.0.1:9/", "--queue", "4"],
+            "--queue does not reach the server of --url",
+        ),
         (["videos", "-o", "x", "--rounds", "1"], "--rounds belongs to bench detect, folder"),
         (["videos", "samples/real.mp4", "-o", "x"], "takes no others"),
         (["detect", "samples/real.mp4", "--plot", "x.pdf"], "named .svg or .png"),

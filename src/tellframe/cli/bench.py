@@ -123,13 +123,20 @@ def _check_kinds(options: argparse.Namespace) -> None:
     """Refuse options that would have no effect.
 
     Raises:
-        UsageError: one belongs to something else that can be timed.
+        UsageError: one belongs to something else that can be timed, or to a server of its own.
     """
+    given = [name for name in _KINDS if getattr(options, name) != options.defaults[name]]
     idle = [
-        f"--{name.replace('_', '-')} belongs to bench {', '.join(kinds)}"
-        for name, kinds in _KINDS.items()
-        if options.what not in kinds and getattr(options, name) != options.defaults[name]
+        f"--{name.replace('_', '-')} belongs to bench {', '.join(_KINDS[name])}"
+        for name in given
+        if options.what not in _KINDS[name]
     ]
+    if options.url:
+        idle += [
+            f"--{name} does not reach the server of --url"
+            for name in ("workers", "queue")
+            if name in given
+        ]
     if idle:
         raise UsageError(f"bench {options.what}: {'; '.join(idle)}")
 
