@@ -238,6 +238,44 @@ def test_a_scene_cut_is_counted_and_ends_the_person(make_video, tmp_path):
     ]
 
 
+@pytest.fixture(scope="module")
+def edited(make_video, tmp_path_factory) -> Path:
+    """Eight seconds, six pictures in each: a scene of four seconds, and one more."""
+
+    def draw(number: int, width: int, height: int):
+        return np.full((height, width, 3), 40 if number < 24 else 200, np.uint8)
+
+    path = tmp_path_factory.mktemp("edited") / "a.mkv"
+    times = [n / 6 for n in range(48)]
+    return make_video(path, size=(WIDTH, HEIGHT), seconds=times, draw=draw)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "look_closer", "seen"),
+    [
+        (4, False, [2, 2]),
+        (4, True, [8, 8]),  # every half second
+        (2, True, [6, 6]),  # at most six times as many
+        (6, True, [3, 3]),  # everybody was seen often enough
+    ],
+)
+def test_who_is_seen_too_seldom_is_looked_at_closer(num_frames, look_closer, seen, edited):
+    recipe = dataclasses.replace(RECIPE, num_frames=num_frames)
+    detector = FakeDetector(lambda n: [make_face(80, 48)])
+    extraction = extract_clips(edited, recipe, detector, look_closer=look_closer)
+    assert [clip.num_valid for clip in extraction.clips] == seen
+    assert extraction.counters["frames_sampled"] == sum(seen) <= recipe.most_frames
+    assert extraction.media.num_asked == extraction.media.num_decoded == sum(seen)
+
+
+def test_in_one_scene_that_is_short_nobody_is_looked_at_closer(scene):
+    """Who comes for a moment of a few seconds: the frames that were asked for are enough."""
+    recipe = dataclasses.replace(RECIPE, num_frames=2)
+    detector = FakeDetector(lambda n: [make_face(80, 48)])
+    extraction = extract_clips(scene, recipe, detector, look_closer=True)
+    assert extraction.counters["frames_sampled"] == len(detector.seen) == 2
+
+
 @pytest.mark.parametrize(("num_frames", "sampled"), [(1, 1), (7, 7), (500, COUNT)])
 def test_as_many_frames_as_asked_for_and_present(num_frames, sampled, scene):
     recipe = dataclasses.replace(RECIPE, num_frames=num_frames)

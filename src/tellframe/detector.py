@@ -103,7 +103,12 @@ class Detector:
         if self._apart:
             return self._apart.extract(path)
         return extract_clips(
-            path, self.recipe, self.face_detector, threads=self.threads, limits=self.file_limits
+            path,
+            self.recipe,
+            self.face_detector,
+            threads=self.threads,
+            limits=self.file_limits,
+            look_closer=True,
         )
 
     def close(self) -> None:

@@ -22,10 +22,15 @@ from tellframe.faces.align import brighten, crop_face
 from tellframe.faces.finder import FaceFinder
 from tellframe.faces.track import FaceTrack, Sighting, Tracker, keep_people, least_sightings
 from tellframe.limits import FILE_LIMITS, FileLimits
+from tellframe.listing import Listing
 from tellframe.recipe import Recipe
-from tellframe.types import Clip, Frame, Media
+from tellframe.types import FAR_APART, Clip, Frame, Media
 from tellframe.video import SAMPLERS, Source, list_frames, read_frames
 
+LOOK_CLOSER: Final = 0.5
+"""Seconds from one frame to the next of a closer look, or more where it has too few of them."""
+FEW_FRAMES: Final = 3
+"""Who is seen in fewer cannot be judged, by the default of `tellframe.scoring.Decision`."""
 READ_AHEAD: Final = 3
 """Frames decoded ahead, 6 MB each at 1080p: searching a whole frame takes as long as decoding many,
 finding known faces again hardly any time."""
@@ -56,6 +61,7 @@ def extract_clips(
     *,
     threads: int = 0,
     limits: FileLimits = FILE_LIMITS,
+    look_closer: bool = False,
 ) -> Extraction:
     """Cut the face crops of every person out of a video.
 
@@ -65,12 +71,33 @@ def extract_clips(
         detector: the recipe's face detector, see `tellframe.faces.load_face_detector`.
         threads: decoder threads; 0 for as many as keep all cores busy.
         limits: what the video may ask for.
+        look_closer: whether an edited or long video, in which somebody is seen in fewer than
+            `FEW_FRAMES` of the frames, is searched once more in up to `Recipe.most_frames`.
 
     Raises:
         MediaError: the file cannot be analysed; the message says why and what to do.
     """
     listing = list_frames(path, limits)
-    wanted = SAMPLERS[recipe.sampling](listing.times, recipe.num_frames)
+    found = _search(path, listing, recipe.num_frames, recipe, detector, threads, limits)
+    closer = min(math.ceil(listing.media.duration / LOOK_CLOSER), recipe.most_frames)
+    edited = found.counters["scene_cuts"] or found.media.sampled_every > FAR_APART
+    missed = any(clip.num_valid < FEW_FRAMES for clip in found.clips)
+    if look_closer and edited and missed and closer > recipe.num_frames:
+        found = _search(path, listing, closer, recipe, detector, threads, limits)
+    return found
+
+
+def _search(
+    path: Source,
+    listing: Listing,
+    num_frames: int,
+    recipe: Recipe,
+    detector: FaceDetector,
+    threads: int,
+    limits: FileLimits,
+) -> Extraction:
+    """Extract from that many frames."""
+    wanted = SAMPLERS[recipe.sampling](listing.times, num_frames)
     spacing = _spacing(listing.times[wanted])
     # In the last frames nobody new is looked for, who would be seen too seldom to be kept, unless
     # the recipe wants every frame searched.

@@ -133,7 +133,12 @@ def warm_up_video() -> Iterator[VideoFile]:
 def _extract(tools: _Tools, path: str, descriptor: int) -> Extraction:
     file = VideoFile(path, descriptor)
     return extract_clips(
-        file, tools.recipe, tools.detector, threads=tools.threads, limits=tools.file_limits
+        file,
+        tools.recipe,
+        tools.detector,
+        threads=tools.threads,
+        limits=tools.file_limits,
+        look_closer=True,
     )
 
 
@@ -185,7 +190,7 @@ def counts_are_possible(media: Media, recipe: Recipe) -> bool:
         *(media.num_declared or 0, media.decode_errors),
     )
     return (
-        0 <= media.num_decoded <= media.num_asked <= recipe.num_frames
+        0 <= media.num_decoded <= media.num_asked <= recipe.most_frames
         and all(0 <= count < 2**63 for count in counts)
         and min(media.duration, media.frame_rate, media.sampled_every) >= 0
     )
@@ -205,7 +210,7 @@ def _is_possible(clip: Clip, number: int, recipe: Recipe) -> bool:
     return (
         clip.person == number
         and clip.recipe_digest == recipe.digest
-        and 0 < count <= recipe.num_frames
+        and 0 < count <= recipe.most_frames
         and all(array.shape == shape for array, shape in zip(arrays, shapes, strict=True))
         and bool(np.all(np.diff(clip.times) >= 0))
     )

@@ -20,6 +20,8 @@ SAMPLING_POLICIES: Final = ("uniform", "start")
 ALIGNMENTS: Final = ("square", "stretch", "similarity")
 FACE_DETECTORS: Final = ("mtcnn", "yunet")
 CROP_FORMATS: Final = ("jpeg", "png")
+CLOSER: Final = 6
+"""Times as many frames are looked at, at most, where an edited or long video asks for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,11 @@ class Recipe:
                     f"recipe: {name} = {getattr(self, name)!r} is out of range or unknown; "
                     f"the default is {Recipe.__dataclass_fields__[name].default!r}"
                 )
+
+    @property
+    def most_frames(self) -> int:
+        """Frames of one video that analysis looks at, at most."""
+        return CLOSER * self.num_frames
 
     @property
     def digest(self) -> str:

@@ -293,6 +293,15 @@ def test_a_lamp_in_a_dark_room_decides_nothing():
     assert brighten(image, 60.0)[10, 90, 0] > 100
 
 
+@pytest.mark.parametrize(("level", "expected"), [(90, 90), (20, 110)])
+def test_black_bars_decide_nothing(level, expected):
+    image = np.zeros((64, 192, 3), np.uint8)  # an upright video in a wide frame
+    image[:, 72:120] = level
+    got = brighten(image, 60.0)
+    assert (got is image) == (level == expected)
+    assert np.abs(got[:, 72:120].astype(int) - expected).max() <= 1
+
+
 def test_brightening_keeps_the_order_of_levels():
     image = flat(10)
     image[:, :, 0] = np.arange(96) % 40

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tellframe.faces import track
+from tellframe.faces.looks import Looks, look_at
 from tellframe.faces.track import FaceTrack, Sighting, Tracker, keep_people, least_sightings
 from tellframe.types import FAR_APART, Face
 
@@ -152,12 +153,27 @@ def test_limits_of_movement_and_growth(shift, ratio, num_tracks):
     assert len(follow(frames)) == num_tracks
 
 
-def test_another_look_is_another_person():
-    bright, dark = see(0, 200, 150, 60, 1), see(1, 200, 150, 60, 1)
-    dark.thumbnail = bright.thumbnail - track.MAX_LOOKS - 1
-    assert len(follow([[bright], [dark]])) == 2
-    dark.thumbnail = bright.thumbnail - track.MAX_LOOKS + 1
-    assert len(follow([[bright], [dark]])) == 1
+@pytest.mark.parametrize(
+    ("recoloured", "relit", "num_tracks"),
+    [
+        (track.MAX_RECOLOURED + 0.01, track.MAX_RELIT + 1, 2),
+        (track.MAX_RECOLOURED - 0.01, track.MAX_RELIT + 1, 1),  # new light on the same colours
+        (track.MAX_RECOLOURED + 0.01, track.MAX_RELIT - 1, 1),  # hardly any difference
+    ],
+)
+def test_another_look_is_another_person(recoloured, relit, num_tracks):
+    first, second = see(0, 200, 150, 60, 1), see(1, 200, 150, 60, 1)
+    colours = first.looks.colours * (1 - recoloured)
+    colours[:, -1] += recoloured
+    second.looks = Looks(first.looks.thumbnail + np.float32(relit), colours)
+    assert len(follow([[first], [second]])) == num_tracks
+
+
+def test_two_people_at_one_place_are_two_where_the_cut_is_not_seen():
+    frames = [[see(n, 200, 150, 60, 1 if n < 4 else 2)] for n in range(8)]
+    for sighting in (frame[0] for frame in frames[4:]):
+        sighting.looks = look_at(np.full((32, 32, 3), 230, np.uint8), 8)
+    assert [persons(t) for t in follow(frames)] == [[1] * 4, [2] * 4]
 
 
 @pytest.mark.parametrize(
@@ -189,6 +205,7 @@ def test_a_scene_cut_ends_all_tracks():
     tracks = tracker.finish()
     assert tracker.num_cuts == 1
     assert [positions(t) for t in tracks] == [[0, 1, 2, 3, 4], [5, 6, 7]]
+    assert [t.scene_frames for t in tracks] == [5, 3]
 
 
 def test_a_cut_without_faces_ends_tracks_as_well():
@@ -198,10 +215,24 @@ def test_a_cut_without_faces_ends_tracks_as_well():
     assert len(follow(frames, [STAGE, OTHER_STAGE, STAGE])) == 2
 
 
-@pytest.mark.parametrize(("brighter", "num_cuts"), [(40, 0), (50, 1)])
-def test_what_counts_as_a_cut(brighter, num_cuts):
+@pytest.mark.parametrize(
+    ("brighter", "share", "num_cuts"),
+    [
+        (50, 1.0, 1),
+        (30, 1.0, 0),  # new light on the same colours
+        (track.MAX_FLASH - 5, 1.0, 0),  # a flash
+        (100, 0.3, 0),  # somebody came
+        (100, 0.5, 1),
+    ],
+)
+@pytest.mark.parametrize("bars", [0, 40])
+def test_what_counts_as_a_cut(brighter, share, num_cuts, bars):
+    before, after = STAGE.copy(), STAGE.copy()
+    after[: round(len(after) * share)] += np.uint8(brighter)
+    before[:, :bars] = after[:, :bars] = 0  # what is black in both says nothing about a cut
+    before[:, 160 - bars :] = after[:, 160 - bars :] = 0
     tracker = Tracker()
-    for stage in (STAGE, STAGE + np.uint8(brighter), STAGE + np.uint8(brighter)):
+    for stage in (before, after, after):
         tracker.begin_frame(stage)
     assert tracker.num_cuts == num_cuts
 
@@ -254,6 +285,17 @@ def test_where_all_is_still_nothing_is_dropped(size):
     assert not dropped
 
 
+@pytest.mark.parametrize(("together", "kept_names"), [(0, [1, 2]), (4, [1, 2]), (5, [1])])
+def test_a_print_hangs_where_a_living_face_is(together, kept_names):
+    """A calm person in another shot of an edited video is no print."""
+    calm = still()
+    for sighting in calm.sightings:
+        sighting.position += 10 - together
+    kept, dropped = keep_people([living(), calm], 20, 1.0)
+    assert names(kept) == kept_names
+    assert dropped["print"] == 2 - len(kept_names)
+
+
 def test_a_still_face_alone_is_kept():
     kept, dropped = keep_people([still()], 10, 1.0)
     assert names(kept) == [2]
@@ -282,6 +324,13 @@ def test_a_short_lived_face_is_dropped_and_counted(seen, num_frames, dropped):
     assert causes["short"] == dropped
     assert names(kept) == [1, 2][: 2 - dropped]
     assert (seen < least_sightings(num_frames, FAR_APART)) == bool(dropped)
+
+
+@pytest.mark.parametrize(("scene_frames", "dropped"), [(1, 0), (4, 0), (5, 1), (None, 1)])
+def test_who_fills_a_short_scene_does_not_flash_up(scene_frames, dropped):
+    brief = FaceTrack([see(n, 400, 100, 60, 2) for n in (18, 19)], scene_frames)
+    kept, counted = keep_people([living(), brief], 20, 1.0)
+    assert counted["short"] == dropped == 2 - len(kept)
 
 
 @pytest.mark.parametrize(("seen", "num_frames"), [(1, 10), (1, 40), (2, 40)])

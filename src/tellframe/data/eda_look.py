@@ -19,9 +19,8 @@ from PIL import Image, ImageDraw
 from tellframe.data.cut import Cutter, Outcome, VideoRecord, cut_video, given_up, load_cutter
 from tellframe.data.manifest import Video
 from tellframe.data.media import open_descriptor
-from tellframe.data.shards import LUMA
 from tellframe.faces import FaceDetector
-from tellframe.faces.align import brighten
+from tellframe.faces.align import brighten, sample_luma
 from tellframe.isolation import Failure, Limits, map_isolated
 from tellframe.limits import ARCHIVE_LIMITS, ArchiveLimits
 from tellframe.recipe import Recipe
@@ -230,14 +229,14 @@ def _look(cutter: Cutter, video: Video, descriptor: int | None = None) -> Look:
 
 
 def measure_brightness(image: NDArray[np.uint8]) -> tuple[float, float]:
-    """Return the 75th percentile and the mean of a picture's luma, 0 to 255.
+    """Return the 75th percentile and the mean of a picture's luma, 0 to 255, black bars left out.
 
     The percentile is the one that `tellframe.faces.align.brighten` compares.
 
     Args:
         image: shape (H, W, 3), RGB.
     """
-    luma = image[::8, ::8].astype(np.float32) @ np.array(LUMA, dtype=np.float32)
+    luma = sample_luma(image)
     return float(np.percentile(luma, 75)), float(luma.mean())
 
 

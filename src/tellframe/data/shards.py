@@ -21,14 +21,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tellframe.errors import DataError
+from tellframe.faces.align import LUMA
 from tellframe.recipe import Recipe
 from tellframe.store import Store
 from tellframe.types import Clip
 
 SUFFIXES: Final = {"jpeg": "jpg", "png": "png"}
 """File suffix by `Recipe.crop_format`."""
-LUMA: Final = (0.299, 0.587, 0.114)
-"""Weights of R, G and B (ITU-R BT.601)."""
 _LARGEST: Final = 1e9
 """Upper limit of what is read as a number of seconds, pixels or bytes."""
 

@@ -13,8 +13,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from tellframe.faces.looks import Looks, inside_bars, look_at
 from tellframe.faces.prints import is_print
 from tellframe.types import FAR_APART, Face
 
@@ -22,13 +22,18 @@ MAX_SHIFT: Final = 1.5
 """A face moves at most this many face sizes between two sampled frames."""
 MAX_RATIO: Final = 1.8
 """A face grows or shrinks at most by this factor between two sampled frames."""
-MAX_LOOKS: Final = 64.0
-"""Largest mean difference (grey levels) of two 8 x 8 thumbnails of the same person."""
+MAX_RECOLOURED: Final = 0.4
+"""Largest share of the colours of a face, or of a picture, that changes from one sampled frame to
+the next without a cut; see `tellframe.faces.looks` for what was measured."""
+MAX_RELIT: Final = 30.0
+"""As long as the 8 x 8 thumbnails of two faces differ by no more levels, new colours are new light
+on the same person."""
 MAX_GAP_FRAMES: Final = 3
 MAX_GAP_SECONDS: Final = 2.0
 """A track ends when its person stays unseen for more than both."""
-CUT: Final = 45.0
-"""Mean difference (grey levels) of two 16 x 16 thumbnails of the whole frame at a scene cut."""
+MAX_FLASH: Final = 25.0
+"""As long as the 16 x 16 thumbnails of two frames differ by no more levels, new colours are new
+light on the same scene."""
 MIN_SHARE: Final = 0.2
 """A track seen in fewer of the sampled frames, and in fewer than three, is short-lived, unless the
 frames lie far apart."""
@@ -48,11 +53,11 @@ class Sighting:
     """Shape (S, S, 3), RGB, with the recipe's margin, so that those of two frames compare."""
     view: NDArray[np.uint8]
     """Shape (S, S, 3), RGB: what the model sees, the crop itself or a closer one."""
-    thumbnail: NDArray[np.float32] = field(init=False)
-    """Shape (8, 8, 3), what the face looks like."""
+    looks: Looks = field(init=False)
+    """What the face looks like."""
 
     def __post_init__(self) -> None:
-        self.thumbnail = _thumbnail(self.crop, 8)
+        self.looks = look_at(self.crop[::2, ::2], 8)
 
 
 @dataclass(slots=True)
@@ -61,6 +66,8 @@ class FaceTrack:
 
     sightings: list[Sighting]
     """In order of time, at most one a frame."""
+    scene_frames: int | None = None
+    """How many frames were sampled between the cuts around it; None for all of the video."""
 
     @property
     def size(self) -> float:
@@ -73,18 +80,15 @@ class FaceTrack:
         return np.stack([s.face.box for s in self.sightings])
 
 
-def _thumbnail(image: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
-    picture = Image.fromarray(image).resize((size, size), Image.Resampling.BOX, reducing_gap=2.0)
-    return np.asarray(picture, dtype=np.float32)
-
-
 class Tracker:
     """Collects sightings frame by frame into tracks."""
 
     def __init__(self) -> None:
         self._open: list[FaceTrack] = []
-        self._closed: list[FaceTrack] = []
-        self._last_frame: NDArray[np.float32] | None = None
+        self._ended: list[FaceTrack] = []  # before the scene did
+        self._earlier: list[FaceTrack] = []  # of earlier scenes
+        self._last_frame: Looks | None = None
+        self._scene_frames = 0
         self.num_cuts = 0
 
     def begin_frame(self, image: NDArray[np.uint8]) -> bool:
@@ -96,14 +100,24 @@ class Tracker:
             image: shape (H, W, 3).
         """
         step = max(1, min(image.shape[:2]) // 128)  # every pixel of a large frame takes 2 ms
-        thumbnail = _thumbnail(np.ascontiguousarray(image[::step, ::step]), 16)
-        last, self._last_frame = self._last_frame, thumbnail
-        if last is None or np.abs(thumbnail - last).mean() <= CUT:
-            return False
-        self.num_cuts += 1
-        self._closed += self._open
-        self._open = []
-        return True
+        looks = look_at(np.ascontiguousarray(inside_bars(image[::step, ::step])), 16)
+        last, self._last_frame = self._last_frame, looks
+        cut = (
+            last is not None
+            and last.colour_change(looks) > MAX_RECOLOURED
+            and last.level_change(looks) > MAX_FLASH
+        )
+        if cut:
+            self.num_cuts += 1
+            self._end_scene()
+        self._scene_frames += 1
+        return cut
+
+    def _end_scene(self) -> None:
+        for track in (tracks := self._ended + self._open):
+            track.scene_frames = self._scene_frames
+        self._earlier += tracks
+        self._ended, self._open, self._scene_frames = [], [], 0
 
     def update(self, sightings: list[Sighting]) -> None:
         """Add the faces of the frame that was begun; all are of the same position and time."""
@@ -129,13 +143,13 @@ class Tracker:
             last = track.sightings[-1]
             return position - last.position > MAX_GAP_FRAMES and time - last.time > MAX_GAP_SECONDS
 
-        self._closed += [t for t in self._open if stale(t)]
+        self._ended += [t for t in self._open if stale(t)]
         self._open = [t for t in self._open if not stale(t)]
 
     def finish(self) -> list[FaceTrack]:
         """Return all tracks in order of first appearance, then from left to right."""
-        tracks = self._closed + self._open
-        return sorted(tracks, key=lambda t: (t.sightings[0].position, t.boxes[0].tolist()))
+        self._end_scene()
+        return sorted(self._earlier, key=lambda t: (t.sightings[0].position, t.boxes[0].tolist()))
 
 
 def _distance(a: Sighting, b: Sighting) -> float | None:
@@ -143,10 +157,12 @@ def _distance(a: Sighting, b: Sighting) -> float | None:
     size = (a.face.size + b.face.size) / 2
     ratio = max(a.face.size, b.face.size) / max(min(a.face.size, b.face.size), 1e-6)
     shift = float(np.hypot(*(_centre(a.face) - _centre(b.face)))) / max(size, 1e-6)
-    looks = float(np.abs(a.thumbnail - b.thumbnail).mean())
-    if shift > MAX_SHIFT or ratio > MAX_RATIO or looks > MAX_LOOKS:
+    recoloured = a.looks.colour_change(b.looks)
+    if shift > MAX_SHIFT or ratio > MAX_RATIO:
         return None
-    return shift / MAX_SHIFT + looks / MAX_LOOKS + (ratio - 1) / (MAX_RATIO - 1)
+    if recoloured > MAX_RECOLOURED and a.looks.level_change(b.looks) > MAX_RELIT:
+        return None
+    return shift / MAX_SHIFT + recoloured / MAX_RECOLOURED + (ratio - 1) / (MAX_RATIO - 1)
 
 
 def _centre(face: Face) -> NDArray[np.float32]:
@@ -169,6 +185,9 @@ def keep_people(
 ) -> tuple[list[FaceTrack], Counter[str]]:
     """Drop false faces: what flashes up, and prints on clothes, posters and screens.
 
+    Who is seen in half of the frames between two cuts does not flash up, however few they are; and
+    a face is a print only beside a living one, in the same frames.
+
     Args:
         tracks: in order of first appearance.
         num_frames: how many frames were sampled.
@@ -180,20 +199,30 @@ def keep_people(
     dropped: Counter[str] = Counter()
     least = least_sightings(num_frames, spacing)
     longest = max((len(t.sightings) for t in tracks), default=0)
-    largest = max((t for t in tracks if len(t.sightings) >= 3), key=lambda t: t.size, default=None)
     kept = []
     for track in tracks:
-        seen = len(track.sightings)
-        if seen < least and seen < longest:
+        seen, scene_frames = len(track.sightings), track.scene_frames or num_frames
+        if seen < min(least, scene_frames / 2) and seen < longest:
             dropped["short"] += 1
-        elif seen >= 3 and largest and track is not largest and _is_print_beside(track, largest):
+        elif seen >= 3 and (living := _largest_beside(track, tracks)) and _is_print(track, living):
             dropped["print"] += 1
         else:
             kept.append(track)
     return kept, dropped
 
 
-def _is_print_beside(track: FaceTrack, living: FaceTrack) -> bool:
+def _largest_beside(track: FaceTrack, tracks: list[FaceTrack]) -> FaceTrack | None:
+    """Return the largest other face that is seen in three and in half of the track's frames."""
+    here = {s.position for s in track.sightings}
+    beside = [
+        t
+        for t in tracks
+        if t is not track and len(here & {s.position for s in t.sightings}) >= max(3, len(here) / 2)
+    ]
+    return max(beside, key=lambda t: t.size, default=None)
+
+
+def _is_print(track: FaceTrack, living: FaceTrack) -> bool:
     return is_print(
         [s.crop for s in track.sightings],
         track.boxes,

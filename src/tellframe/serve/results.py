@@ -100,7 +100,7 @@ def is_possible(found: Finding, sha256: str, recipe: Recipe) -> bool:
         and counts_are_possible(found.media, recipe)
         and all(
             person.person == number
-            and 0 < len(person.moments) <= recipe.num_frames
+            and 0 < len(person.moments) <= recipe.most_frames
             and _fits(person, recipe)
             for number, person in enumerate(found.people, 1)
         )
