@@ -1,16 +1,18 @@
-"""Among two or three people of whom exactly one is swapped: is it that one who ranks first?
+"""Among several people of whom exactly one is swapped: is it that one who ranks first?
 
     python scripts/measure_people.py --out runs/people_report
+    python scripts/measure_people.py --edited --out runs/edited_report
 
-Clips are made by putting labelled videos side by side, a fake with reals of other scenes, and the
-portraits in samples/ (see `make_samples.py`) with both; each goes through the whole pipeline and is
-deleted. Of the labelled videos those of pairs are taken, of a real and its fakes.
+Clips are made by putting labelled videos side by side, a fake with one or two reals of other
+scenes, or with --edited by showing six of them one after another, a shot each, and the portraits in
+samples/ (see `make_samples.py`) with both; each goes through the whole pipeline and is deleted. Of
+the labelled videos those of pairs are taken, of a real and its fakes.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -41,11 +43,15 @@ from scenes import (
     SWAPPED_PORTRAIT,
     Scene,
     make_clip,
+    make_edit,
     make_scenes,
 )
 from tellframe.detector import Detector
 from tellframe.errors import MediaError
-from tellframe.types import Label, Verdict
+from tellframe.types import Label, Moment, Verdict
+
+SHOTS: Final = 6
+"""Of an edited clip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +82,25 @@ class Result:
         return swapped > max(ranked)
 
 
-def find_people(verdict: Verdict, edges: Sequence[float]) -> tuple[tuple[float | None, ...], int]:
+def across(moment: Moment) -> float:
+    """Return where a face is in the picture, in pixels from the left."""
+    return (moment.box[0] + moment.box[2]) / 2
+
+
+def when(moment: Moment) -> float:
+    """Return when a face is seen, in seconds."""
+    return moment.time
+
+
+def find_people(
+    verdict: Verdict, edges: Sequence[float], where: Callable[[Moment], float] = across
+) -> tuple[tuple[float | None, ...], int]:
     """Say how fake the person in each place is taken to be.
 
     Args:
         verdict: of the clip.
-        edges: right end of each place in pixels.
+        edges: the end of each place.
+        where: what of a moment tells the place.
 
     Returns:
         P(fake), the highest where several people were found in one place, None where nobody was;
@@ -90,25 +109,28 @@ def find_people(verdict: Verdict, edges: Sequence[float]) -> tuple[tuple[float |
     found: list[list[float]] = [[] for _ in edges]
     for person in verdict.people:
         if person.probability is not None:
-            centre = np.median([(m.box[0] + m.box[2]) / 2 for m in person.moments])
+            centre = np.median([where(moment) for moment in person.moments])
             place = min(int(np.searchsorted(edges, centre, side="right")), len(edges) - 1)
             found[place].append(person.probability)
     extra = sum(max(len(some) - 1, 0) for some in found)
     return tuple(max(some, default=None) for some in found), extra
 
 
-def judge_scene(scene: Scene, places: Mapping[str, Path], detector: Detector) -> Result:
+def judge_scene(
+    scene: Scene, places: Mapping[str, Path], detector: Detector, edited: bool = False
+) -> Result:
     """Make a clip, judge it and delete it."""
+    make, where = (make_edit, when) if edited else (make_clip, across)
     with tempfile.TemporaryDirectory(prefix="tellframe-") as folder:
         target, edges = Path(folder) / "people.mp4", DUO_EDGES
         try:
             if scene.parts:
-                edges = make_clip([places[part.path] for part in scene.parts], target)
+                edges = make([places[part.path] for part in scene.parts], target)
             verdict = detector.detect(target if scene.parts else DUO)
         except MediaError as error:
             say(str(error))
             return Result(scene)
-    return Result(scene, *find_people(verdict, edges), verdict.label)
+    return Result(scene, *find_people(verdict, edges, where), verdict.label)
 
 
 def count_results(results: Sequence[Result]) -> dict[str, int]:
@@ -153,7 +175,8 @@ def group_results(results: Sequence[Result]) -> dict[tuple[str, str], list[Resul
         groups.setdefault((result.scene.kind, str(result.scene.count)), []).append(result)
     for count in sorted({r.scene.count for r in results}):
         groups["all clips", str(count)] = [r for r in results if r.scene.count == count]
-    return groups | {("all clips", "2 or 3"): list(results)}
+    counts = sorted({count for kind, count in groups if kind == "all clips"})
+    return groups | {("all clips", " or ".join(counts)): list(results)}
 
 
 def make_table(results: Sequence[Result]) -> str:
@@ -179,7 +202,11 @@ NOTE: Final = (
 
 
 def main() -> None:
-    options = make_parser(__doc__ or "", "runs/people_report").parse_args()
+    parser = make_parser(__doc__ or "", "runs/people_report")
+    parser.add_argument(
+        "--edited", action="store_true", help=f"{SHOTS} people in turn, and not side by side"
+    )
+    options = parser.parse_args()
     source = open_labels(options)
     if source is None:
         return
@@ -187,14 +214,15 @@ def main() -> None:
     videos = zip(source.rows, source.videos, strict=True)
     places = {row.path: Path(video.location) for row, video in videos}
     places |= {row.path: ROOT / row.path for row in (REAL_PORTRAIT, SWAPPED_PORTRAIT)}
-    scenes = make_scenes(source.rows)
-    judged = (judge_scene(scene, places, detector) for scene in scenes)
+    scenes = make_scenes(source.rows, (SHOTS,) if options.edited else (2, 3))
+    judged = (judge_scene(scene, places, detector, options.edited) for scene in scenes)
     results = list(follow(judged, len(scenes), "clips"))
     model = name_model(detector)
     facts: dict[str, Any] = {
         "model": model,
         "labels": options.labels.name,
         "split": options.split,
+        "edited": options.edited,
         "encoder": f"libx264, CRF {CLEAN}, preset {PRESET}, {RATE} pictures a second",
         "counts": {" / ".join(k): count_results(r) for k, r in group_results(results).items()},
         "clips": [

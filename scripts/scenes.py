@@ -1,4 +1,4 @@
-"""The clips of `measure_people.py`: who stands beside whom, and how they are put side by side."""
+"""The clips of `measure_people.py`: who is in them, and how they are put together."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Scene:
     kind: str
     """Row of the table."""
     parts: tuple[Row, ...] = ()
-    """From left to right; one is fake."""
+    """From left to right, or first to last; one is fake."""
 
     @property
     def count(self) -> int:
@@ -43,33 +43,33 @@ class Scene:
 
     @property
     def swapped(self) -> int:
-        """Place of the swapped person, from 0 at the left."""
+        """Place of the swapped person, from 0."""
         return [part.fake for part in self.parts].index(True) if self.parts else 1
 
 
-def make_scenes(rows: Sequence[Row]) -> list[Scene]:
-    """Choose who stands beside whom; the same for the same videos, whatever their order.
+def make_scenes(rows: Sequence[Row], counts: Sequence[int] = (2, 3)) -> list[Scene]:
+    """Choose who is together; the same for the same videos, whatever their order.
 
-    Every fake of a pair is put beside one and beside two reals of the same source and other
-    scenes; the swapped portrait beside the real of every pair; the real portrait beside a fake of
-    every pair, too.
+    Every fake of a pair comes together with reals of the same source and other scenes; the swapped
+    portrait with the real of every pair; the real portrait with a fake of every pair, too.
 
     Args:
         rows: labelled videos.
+        counts: how many people a clip has, each in turn.
     """
     rows = sorted((r for r in rows if r.pair and not r.still), key=lambda r: r.path)
     fakes, reals = [r for r in rows if r.fake], [r for r in rows if not r.fake]
     reals = [real for real in reals if any(f.pair == real.pair for f in fakes)]
     one_each = list({fake.pair: fake for fake in fakes}.values())
     scenes = []
-    for count in (2, 3):
+    for count in counts:
         scenes += [_choose(f.source, [f], reals, count) for f in fakes]
         scenes += [_choose("swapped portrait", [SWAPPED_PORTRAIT, r], reals, count) for r in reals]
         scenes += [_choose("real portrait", [f, REAL_PORTRAIT], reals, count) for f in one_each]
     made = [scene for scene in scenes if scene]
     if len(made) < len(scenes):
         say(f"{len(scenes) - len(made)} clips left out: too few other scenes of their source")
-    return [*made, Scene(f"{DUO.name} itself")]
+    return [*made, Scene(f"{DUO.name} itself")] if len(DUO_EDGES) in counts else made
 
 
 def _choose(kind: str, fixed: Sequence[Row], reals: Sequence[Row], count: int) -> Scene | None:
@@ -115,6 +115,27 @@ def make_clip(paths: Sequence[Path], target: Path) -> tuple[float, ...]:
     return edges
 
 
+def make_edit(paths: Sequence[Path], target: Path) -> tuple[float, ...]:
+    """Show videos one after another, centred on black and none of them scaled, as `make_clip`.
+
+    Returns:
+        The end of each in seconds.
+    """
+    listings = [list_frames(path) for path in paths]
+    counts = [max(1, int(min(SECONDS, one.media.duration) * RATE)) for one in listings]
+    played = [play(*three) for three in zip(paths, listings, counts, strict=True)]
+    firsts = [next(pictures) for pictures in played]
+    height, width = (max(first.shape[side] for first in firsts) for side in (0, 1))
+
+    def pictures() -> Iterator[Picture]:
+        for first, others in zip(firsts, played, strict=True):
+            for picture in (first, *others):
+                yield centre(picture, height, width)
+
+    encode(pictures(), target, RATE)
+    return tuple(map(float, np.cumsum(counts) / RATE))
+
+
 def play(path: Path, listing: Listing, count: int) -> Iterator[Picture]:
     """Yield so many pictures of a video at `RATE`: at each time the one that is shown."""
     wanted = np.searchsorted(listing.times, np.arange(count) / RATE + 1e-6, side="right") - 1
@@ -129,9 +150,11 @@ def play(path: Path, listing: Listing, count: int) -> Iterator[Picture]:
 def lay(pictures: Sequence[Picture]) -> Picture:
     """Put pictures side by side; lower ones are centred on black."""
     height = max(len(picture) for picture in pictures)
-    padded = []
-    for picture in pictures:
-        above = (height - len(picture)) // 2
-        below = height - len(picture) - above
-        padded.append(np.pad(picture, ((above, below), (0, 0), (0, 0))))
-    return np.concatenate(padded, axis=1)
+    return np.concatenate([centre(p, height, p.shape[1]) for p in pictures], axis=1)
+
+
+def centre(picture: Picture, height: int, width: int) -> Picture:
+    """Put a picture into the middle of a black one that is no smaller."""
+    above, left = (height - picture.shape[0]) // 2, (width - picture.shape[1]) // 2
+    below, right = height - picture.shape[0] - above, width - picture.shape[1] - left
+    return np.pad(picture, ((above, below), (left, right), (0, 0)))

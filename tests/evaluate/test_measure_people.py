@@ -13,8 +13,17 @@ pytest.importorskip("sklearn", reason="needs the extra: pip install 'tellframe[d
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import scenes
-from measure_people import Result, count_results, find_people, judge_scene, make_table
-from scenes import DUO_EDGES, REAL_PORTRAIT, SWAPPED_PORTRAIT, Scene, lay, make_clip, make_scenes
+from measure_people import Result, count_results, find_people, judge_scene, make_table, when
+from scenes import (
+    DUO_EDGES,
+    REAL_PORTRAIT,
+    SWAPPED_PORTRAIT,
+    Scene,
+    lay,
+    make_clip,
+    make_edit,
+    make_scenes,
+)
 from tellframe.detector import load
 from tellframe.types import FaceVerdict, Label, Moment, Verdict
 from tellframe.video import list_frames, read_frames
@@ -70,6 +79,34 @@ def test_videos_play_side_by_side_at_one_rate(tmp_path, make_video, read_number)
         30,
         40,
     ]
+
+
+def test_edited_clips_have_one_shot_a_person(pairs):
+    made = make_scenes(pairs, (3,))
+    assert {s.count for s in made} == {3}
+    assert all(s.parts for s in made)
+
+
+def test_videos_follow_each_other_at_one_rate(tmp_path, make_video, read_number):
+    slow = make_video(tmp_path / "slow.mp4", 10, size=(96, 64), rate=10)
+    fast = make_video(tmp_path / "fast.mp4", 30, size=(120, 96), rate=50)
+    assert make_edit([slow, fast], tmp_path / "both.mp4") == (1.0, 1.6)
+    listing = list_frames(tmp_path / "both.mp4")
+    frames = [f.image for f in read_frames(tmp_path / "both.mp4", listing, range(40))]
+    assert {f.shape for f in frames} == {(96, 120, 3)}
+    assert [read_number(np.ascontiguousarray(f[16:80, 12:108])) for f in frames[:25:5]] == [
+        *range(0, 10, 2)
+    ]
+    assert [read_number(f) for f in frames[25::5]] == [0, 10, 20]
+
+
+def test_people_are_found_by_shot():
+    people = [
+        FaceVerdict(n, Label.REAL, p, t, t, 1, moments=(Moment(t, p, (0.0, 0.0, 9.0, 9.0)),))
+        for n, (p, t) in enumerate([(0.2, 0.5), (0.4, 2.1), (0.9, 2.9)], 1)
+    ]
+    verdict = Verdict("v", Label.FAKE, 0.9, (), tuple(people))
+    assert find_people(verdict, (1.0, 2.0, 3.0), when) == ((0.2, None, 0.9), 1)
 
 
 def test_lower_pictures_are_centred_on_black():

@@ -156,9 +156,9 @@ def test_limits_of_movement_and_growth(shift, ratio, num_tracks):
 @pytest.mark.parametrize(
     ("recoloured", "relit", "num_tracks"),
     [
-        (track.MAX_RECOLOURED + 0.01, track.MAX_RELIT + 1, 2),
-        (track.MAX_RECOLOURED - 0.01, track.MAX_RELIT + 1, 1),  # new light on the same colours
-        (track.MAX_RECOLOURED + 0.01, track.MAX_RELIT - 1, 1),  # hardly any difference
+        (track.NEW_FACE + 0.01, track.NEW_LIGHT + 1, 2),
+        (track.NEW_FACE - 0.01, track.NEW_LIGHT + 1, 1),  # new light on the same colours
+        (track.NEW_FACE + 0.01, track.NEW_LIGHT - 1, 1),  # hardly any difference
     ],
 )
 def test_another_look_is_another_person(recoloured, relit, num_tracks):
@@ -220,7 +220,7 @@ def test_a_cut_without_faces_ends_tracks_as_well():
     [
         (50, 1.0, 1),
         (30, 1.0, 0),  # new light on the same colours
-        (track.MAX_FLASH - 5, 1.0, 0),  # a flash
+        (track.NEW_LIGHT - 5, 1.0, 0),  # a flash
         (100, 0.3, 0),  # somebody came
         (100, 0.5, 1),
     ],

@@ -22,18 +22,17 @@ MAX_SHIFT: Final = 1.5
 """A face moves at most this many face sizes between two sampled frames."""
 MAX_RATIO: Final = 1.8
 """A face grows or shrinks at most by this factor between two sampled frames."""
-MAX_RECOLOURED: Final = 0.4
-"""Largest share of the colours of a face, or of a picture, that changes from one sampled frame to
-the next without a cut; see `tellframe.faces.looks` for what was measured."""
-MAX_RELIT: Final = 30.0
-"""As long as the 8 x 8 thumbnails of two faces differ by no more levels, new colours are new light
-on the same person."""
+NEW_FACE: Final = 0.35
+"""Share of the colours of a face that is new where another person takes its place; see
+`tellframe.faces.looks` for what was measured."""
+NEW_SCENE: Final = 0.4
+"""Share of the colours of a frame that is new after a cut."""
+NEW_LIGHT: Final = 25.0
+"""As long as the thumbnails of both differ by no more levels, 0 to 255, new colours are new light
+on the same face or scene."""
 MAX_GAP_FRAMES: Final = 3
 MAX_GAP_SECONDS: Final = 2.0
 """A track ends when its person stays unseen for more than both."""
-MAX_FLASH: Final = 25.0
-"""As long as the 16 x 16 thumbnails of two frames differ by no more levels, new colours are new
-light on the same scene."""
 MIN_SHARE: Final = 0.2
 """A track seen in fewer of the sampled frames, and in fewer than three, is short-lived, unless the
 frames lie far apart."""
@@ -104,8 +103,8 @@ class Tracker:
         last, self._last_frame = self._last_frame, looks
         cut = (
             last is not None
-            and last.colour_change(looks) > MAX_RECOLOURED
-            and last.level_change(looks) > MAX_FLASH
+            and last.colour_change(looks) > NEW_SCENE
+            and last.level_change(looks) > NEW_LIGHT
         )
         if cut:
             self.num_cuts += 1
@@ -160,9 +159,9 @@ def _distance(a: Sighting, b: Sighting) -> float | None:
     recoloured = a.looks.colour_change(b.looks)
     if shift > MAX_SHIFT or ratio > MAX_RATIO:
         return None
-    if recoloured > MAX_RECOLOURED and a.looks.level_change(b.looks) > MAX_RELIT:
+    if recoloured > NEW_FACE and a.looks.level_change(b.looks) > NEW_LIGHT:
         return None
-    return shift / MAX_SHIFT + recoloured / MAX_RECOLOURED + (ratio - 1) / (MAX_RATIO - 1)
+    return shift / MAX_SHIFT + recoloured / NEW_FACE + (ratio - 1) / (MAX_RATIO - 1)
 
 
 def _centre(face: Face) -> NDArray[np.float32]:
