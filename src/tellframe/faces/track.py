@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tellframe.faces.looks import Looks, inside_bars, look_at
+from tellframe.faces.looks import Looks, inside_bars, look_at, thin_out
 from tellframe.faces.prints import is_print
 from tellframe.types import FAR_APART, Face
 
@@ -56,7 +56,7 @@ class Sighting:
     """What the face looks like."""
 
     def __post_init__(self) -> None:
-        self.looks = look_at(self.crop[::2, ::2], 8)
+        self.looks = look_at(thin_out(self.crop), 8)
 
 
 @dataclass(slots=True)
@@ -98,8 +98,7 @@ class Tracker:
         Args:
             image: shape (H, W, 3).
         """
-        step = max(1, min(image.shape[:2]) // 128)  # every pixel of a large frame takes 2 ms
-        looks = look_at(np.ascontiguousarray(inside_bars(image[::step, ::step])), 16)
+        looks = look_at(inside_bars(thin_out(image)), 16)
         last, self._last_frame = self._last_frame, looks
         cut = (
             last is not None
