@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from tellframe.bench.videos import same_priority
@@ -18,6 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 COLUMNS, ROWS, BITS = 6, 4, 11
 
 Picture = NDArray[np.uint8]
+
+
+settings.register_profile("busy", deadline=None)  # whatever else runs on the machine
+settings.load_profile("busy")
 
 
 def pytest_configure() -> None:

@@ -48,7 +48,7 @@ def test_what_was_found(name):
 def test_for_a_moment(name):
     call, seeds = TARGETS[name]
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         st.sampled_from(seeds), st.integers(0, 2000), st.binary(max_size=8), st.integers(0, 3000)
     )

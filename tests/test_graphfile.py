@@ -95,7 +95,7 @@ def test_what_is_no_graph_is_refused(data, words):
         require_self_contained(data, "x")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_accepted_or_refused(data):
     with contextlib.suppress(BundleError):

@@ -182,7 +182,7 @@ def test_skipping_changes_no_bit(name, streams, monkeypatch):
     listing, plain = list_frames(path), decode_plainly(path)
     monkeypatch.setattr(video, "MIN_SKIP", 0)  # the harshest case: skip whatever can be skipped
 
-    @settings(max_examples=12, deadline=None)
+    @settings(max_examples=12)
     @given(
         st.sets(st.integers(0, COUNT - 1), min_size=1, max_size=6).map(sorted),
         st.sampled_from([1, 2, 5]),

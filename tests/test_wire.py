@@ -60,7 +60,7 @@ outers = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(outers)
 def test_round_trip(value):
     found = unpack(pack(value), Outer)
@@ -89,7 +89,7 @@ EXAMPLE = pack(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, len(EXAMPLE) - 1), st.integers(0, 255), st.integers(0, len(EXAMPLE)))
 def test_a_changed_message_is_refused_or_is_another_value(at, byte, end):
     data = bytearray(EXAMPLE[:end])
@@ -99,7 +99,7 @@ def test_a_changed_message_is_refused_or_is_another_value(at, byte, end):
         assert isinstance(unpack(data, Outer), Outer)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=80))
 def test_noise_is_refused(data):
     with pytest.raises(WireError):

@@ -178,7 +178,6 @@ def test_keys_of_hostile_names(video):
     assert re.fullmatch(r"[A-Za-z0-9_-]{0,40}-[0-9a-f]{16}_p1", key)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=400), st.text(max_size=400), st.integers(1, 10**6), st.integers(1, 10**6))
 @example("a/x.mp4", "b/x.mp4", 1, 1)
 @example("x.mp4", "x.avi", 1, 1)
@@ -337,7 +336,7 @@ def check_bears(data, row, recipe):
 
 
 SHARDS = {recipe.crop_format: (recipe, *write_shard(CLIPS[:1], recipe)) for recipe in (JPEG, PNG)}
-SOME = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+SOME = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

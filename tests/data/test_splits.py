@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tellframe.data.manifest import Video, require_no_leak
@@ -38,7 +38,6 @@ def groups_of(ties):
     return dict(zip((t.key for t in ties), name_groups(ties), strict=True))
 
 
-@settings(deadline=None)
 @given(GRAPHS)
 def test_no_split_leaks(graph):
     ties = to_ties(*graph)
@@ -56,7 +55,6 @@ def test_no_split_leaks(graph):
     assert all(len(s) == 1 for s in sides.values())
 
 
-@settings(deadline=None)
 @given(GRAPHS, GRAPHS, st.randoms())
 def test_more_videos_move_no_group_unless_they_unite_it(old, new, random):
     before = to_ties(*old)
@@ -72,7 +70,6 @@ def test_more_videos_move_no_group_unless_they_unite_it(old, new, random):
         assert second[key] == group or united
 
 
-@settings(deadline=None)
 @given(GRAPHS, st.randoms())
 def test_order_does_not_matter(graph, random):
     ties = to_ties(*graph)

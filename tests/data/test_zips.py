@@ -202,7 +202,7 @@ def test_no_such_zip(tmp_path):
 BASE = make_zip({"a.mp4": b"video" * 9, "b/c.mp4": b"x" * 99}, zipfile.ZIP_DEFLATED)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     changes=st.dictionaries(
         st.integers(0, len(BASE) - 1), st.integers(0, 255), min_size=1, max_size=6

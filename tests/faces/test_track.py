@@ -99,7 +99,7 @@ people = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(people, min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_permuting_faces_never_changes_the_tracks(frames, random):
     seen = [

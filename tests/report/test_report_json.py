@@ -114,7 +114,7 @@ verdicts = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(verdict=verdicts)
 def test_round_trip_and_schema(verdict):
     buffer = io.StringIO()

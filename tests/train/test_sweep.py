@@ -219,7 +219,7 @@ def test_every_figure_of_a_validation_can_be_the_objective(config, faces):
     step=st.sampled_from(["0.1", "0.05", "0.3", "2.5", "1e-3"]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_step_leads_to_the_decimals_that_a_person_would_write(low, count, step, seed):
     start, width = Decimal(low) * Decimal(step), Decimal(step)
     table = {"low": float(start), "high": float(start + count * width), "step": float(step)}
@@ -234,7 +234,7 @@ def test_a_step_leads_to_the_decimals_that_a_person_would_write(low, count, step
 @given(
     low=st.integers(1, 500), width=st.integers(1, 500), log=st.booleans(), seed=st.integers(0, 99)
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_whole_numbers_stay_whole_and_within_their_range(low, width, log, seed):
     table = {"low": low, "high": low + width, "log": log}
     space = space_from_dict({"optim.steps": table, "optim.lr": table})

@@ -157,7 +157,6 @@ def files_of(cache):
 # The split.
 
 
-@settings(deadline=None)  # whatever else runs on the machine
 @given(st.text(max_size=30), st.floats(0, 1))
 def test_held_out_is_decided_by_the_name(group, share):
     assert held_out(group, share) is held_out(group, share)
@@ -182,7 +181,7 @@ def test_the_split_never_moves():
 GROUPS = st.lists(st.sampled_from([f"g{i}" for i in range(30)]), max_size=20)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(paired=GROUPS, alone=GROUPS, stills=GROUPS, portraits=GROUPS, share=st.floats(0, 1))
 def test_no_group_is_on_both_sides(paired, alone, stills, portraits, share):
     def video(group, fakes):
