@@ -79,12 +79,17 @@ def extract_clips(
     """
     listing = list_frames(path, limits)
     found = _search(path, listing, recipe.num_frames, recipe, detector, threads, limits)
-    closer = min(math.ceil(listing.media.duration / LOOK_CLOSER), recipe.most_frames)
-    edited = found.counters["scene_cuts"] or found.media.sampled_every > FAR_APART
-    missed = any(clip.num_valid < FEW_FRAMES for clip in found.clips)
-    if look_closer and edited and missed and closer > recipe.num_frames:
-        found = _search(path, listing, closer, recipe, detector, threads, limits)
+    if look_closer and recipe.sampling == "uniform" and _calls_for_more(found):
+        closer = min(math.ceil(listing.media.duration / LOOK_CLOSER), recipe.most_frames)
+        if closer > recipe.num_frames:
+            return _search(path, listing, closer, recipe, detector, threads, limits)
     return found
+
+
+def _calls_for_more(found: Extraction) -> bool:
+    """Tell whether somebody is seen too seldom because shots are short, or frames far apart."""
+    edited = found.counters["scene_cuts"] or found.media.sampled_every > FAR_APART
+    return bool(edited) and any(clip.num_valid < FEW_FRAMES for clip in found.clips)
 
 
 def _search(
