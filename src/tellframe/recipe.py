@@ -33,7 +33,8 @@ class Recipe:
     """
 
     num_frames: int = 10
-    """Frames sampled from a video (10 in the DFDC project)."""
+    """Frames sampled from a video (10 in the DFDC project); of an edited or long one analysis may
+    look at `most_frames`."""
     sampling: str = "uniform"
     """How they are spread: "uniform" over the whole video, or "start" for its first frames."""
     face_detector: str = "mtcnn"

@@ -82,7 +82,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="BUNDLE", help="shipped name, folder or hf://owner/repository"
     )
-    parser.add_argument("--frames", type=int, metavar="N", help="frames sampled from a video")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        metavar="N",
+        help="frames sampled from a video; up to six times as many where its shots are short",
+    )
     parser.add_argument("--face-detector", choices=("mtcnn", "yunet"), help="face detector")
     parser.add_argument(
         "--threads",
