@@ -14,6 +14,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import scenes
 from measure_people import Result, count_results, find_people, judge_scene, make_table, when
+from measuring import encode
 from scenes import (
     DUO_EDGES,
     REAL_PORTRAIT,
@@ -23,6 +24,7 @@ from scenes import (
     make_clip,
     make_edit,
     make_scenes,
+    play,
 )
 from tellframe.detector import load
 from tellframe.types import FaceVerdict, Label, Moment, Verdict
@@ -156,3 +158,19 @@ def test_the_sample_clips_go_through_the_whole_pipeline(samples):
     scene = Scene("portraits", (REAL_PORTRAIT, SWAPPED_PORTRAIT))
     places = {part.path: scenes.ROOT / part.path for part in scene.parts}
     assert judge_scene(scene, places, detector).first
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_the_people_of_an_edited_clip_are_looked_at_closer(isolate, samples, tmp_path):
+    portrait = scenes.ROOT / SWAPPED_PORTRAIT.path
+    pictures = [*play(portrait, list_frames(portrait), 100)]
+    width = pictures[0].shape[1]
+    room = [np.pad(p, ((0, 0), (0, width), (0, 0)), constant_values=230) for p in pictures]
+    hall = [np.pad(p, ((0, 0), (width, 0), (0, 0)), constant_values=40) for p in pictures]
+    encode([*room, *hall], tmp_path / "edited.mp4", 25)
+    detector = load(keep_evidence=False, num_frames=4, isolate=isolate)
+    verdict = detector.detect(tmp_path / "edited.mp4")
+    detector.close()
+    assert verdict.counters["scene_cuts"] == 1
+    assert [person.frames for person in verdict.people] == [8, 8]
+    assert verdict.people[0].end < 4 < verdict.people[1].start
