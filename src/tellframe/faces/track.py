@@ -34,8 +34,8 @@ MAX_GAP_FRAMES: Final = 3
 MAX_GAP_SECONDS: Final = 2.0
 """A track ends when its person stays unseen for more than both."""
 MIN_SHARE: Final = 0.2
-"""A track seen in fewer of the sampled frames, in fewer than three and in less than half of those of
-its scene is short-lived, unless the frames lie far apart."""
+"""A track seen in fewer of the sampled frames, in fewer than three and in less than half of its
+scene's is short-lived, unless the frames lie far apart."""
 
 
 @dataclass(slots=True)
