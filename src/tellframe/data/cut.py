@@ -68,7 +68,7 @@ class VideoRecord:
     dropped_short: int = 0
     """Tracks dropped because they are seen too rarely."""
     dropped_print: int = 0
-    """Tracks dropped because they are a picture of a face: on a shirt, a poster."""
+    """Tracks dropped because they are a picture of a face on clothes."""
     partial: bool = False
     """A part of the video is missing or could not be decoded."""
     left_out: bool = False

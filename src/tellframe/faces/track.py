@@ -181,7 +181,7 @@ def least_sightings(num_frames: int, spacing: float) -> int:
 def keep_people(
     tracks: list[FaceTrack], num_frames: int, spacing: float
 ) -> tuple[list[FaceTrack], Counter[str]]:
-    """Drop false faces: what flashes up, and prints on clothes, posters and screens.
+    """Drop false faces: what flashes up, and prints on clothes.
 
     Who is seen in half of the frames between two cuts does not flash up, however few they are; and
     a face is a print only beside a living one, in the same frames.

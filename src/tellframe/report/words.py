@@ -37,7 +37,7 @@ COUNTER_TEXT: Final[dict[str, str]] = {
     "faces_detected": "Faces found in these frames",
     "scene_cuts": "Cuts between scenes, at which a person counts anew",
     "dropped_short": "People left out, seen too briefly",
-    "dropped_print": "Faces left out as still prints, such as posters or T-shirts",
+    "dropped_print": "Faces left out as prints on clothes",
     "dropped_many": "People left out, more than the limit",
     "dropped_faces": "Faces left out, more than the limit of one frame",
 }
