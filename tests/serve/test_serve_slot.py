@@ -168,7 +168,7 @@ def test_a_worker_that_cannot_begin_says_why():
 @pytest.mark.parametrize(
     "counted",
     [
-        *({"num_asked": 99}, {"num_asked": 1, "num_decoded": 2}, {"num_packets": -1}),
+        *({"num_asked": 6 * 32 + 1}, {"num_asked": 1, "num_decoded": 2}, {"num_packets": -1}),
         *({"num_declared": -1}, {"decode_errors": 2**63}, {"bytes": -1}, {"duration": -0.1}),
     ],
 )
