@@ -173,10 +173,10 @@ def group_results(results: Sequence[Result]) -> dict[tuple[str, str], list[Resul
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.scene.kind, str(result.scene.count)), []).append(result)
-    for count in sorted({r.scene.count for r in results}):
+    counts = sorted({r.scene.count for r in results})
+    for count in counts:
         groups["all clips", str(count)] = [r for r in results if r.scene.count == count]
-    counts = sorted({count for kind, count in groups if kind == "all clips"})
-    return groups | {("all clips", " or ".join(counts)): list(results)}
+    return groups | {("all clips", " or ".join(map(str, counts))): list(results)}
 
 
 def make_table(results: Sequence[Result]) -> str:

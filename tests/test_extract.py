@@ -268,6 +268,18 @@ def test_who_is_seen_too_seldom_is_looked_at_closer(num_frames, look_closer, see
     assert extraction.media.num_asked == extraction.media.num_decoded == sum(seen)
 
 
+def test_what_was_seen_as_a_whole_is_not_searched_again(make_video, tmp_path):
+    def draw(number: int, width: int, height: int):
+        return np.full((height, width, 3), 40 if number < 2 else 200, np.uint8)
+
+    times = [2.0 * n for n in range(4)]
+    path = make_video(tmp_path / "a.mkv", size=(WIDTH, HEIGHT), seconds=times, draw=draw)
+    detector = FakeDetector(lambda n: [make_face(80, 48)])
+    extraction = extract_clips(path, dataclasses.replace(RECIPE, num_frames=4), detector)
+    assert [clip.num_valid for clip in extraction.clips] == [2, 2]
+    assert len(detector.seen) == 4
+
+
 def test_in_one_scene_that_is_short_nobody_is_looked_at_closer(scene):
     """Who comes for a moment of a few seconds: the frames that were asked for are enough."""
     recipe = dataclasses.replace(RECIPE, num_frames=2)

@@ -103,12 +103,7 @@ class Detector:
         if self._apart:
             return self._apart.extract(path)
         return extract_clips(
-            path,
-            self.recipe,
-            self.face_detector,
-            threads=self.threads,
-            limits=self.file_limits,
-            look_closer=True,
+            path, self.recipe, self.face_detector, threads=self.threads, limits=self.file_limits
         )
 
     def close(self) -> None:

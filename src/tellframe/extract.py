@@ -61,7 +61,7 @@ def extract_clips(
     *,
     threads: int = 0,
     limits: FileLimits = FILE_LIMITS,
-    look_closer: bool = False,
+    look_closer: bool = True,
 ) -> Extraction:
     """Cut the face crops of every person out of a video.
 
@@ -80,7 +80,8 @@ def extract_clips(
     listing = list_frames(path, limits)
     found = _search(path, listing, recipe.num_frames, recipe, detector, threads, limits)
     if look_closer and recipe.sampling == "uniform" and _calls_for_more(found):
-        closer = min(math.ceil(listing.media.duration / LOOK_CLOSER), recipe.most_frames)
+        wanted = math.ceil(listing.media.duration / LOOK_CLOSER)
+        closer = min(wanted, recipe.most_frames, len(listing.times))
         if closer > recipe.num_frames:
             return _search(path, listing, closer, recipe, detector, threads, limits)
     return found

@@ -133,12 +133,7 @@ def warm_up_video() -> Iterator[VideoFile]:
 def _extract(tools: _Tools, path: str, descriptor: int) -> Extraction:
     file = VideoFile(path, descriptor)
     return extract_clips(
-        file,
-        tools.recipe,
-        tools.detector,
-        threads=tools.threads,
-        limits=tools.file_limits,
-        look_closer=True,
+        file, tools.recipe, tools.detector, threads=tools.threads, limits=tools.file_limits
     )
 
 

@@ -139,7 +139,9 @@ def extract_video(
     try:
         with _opened(cutter, video, descriptor) as source:
             path = str(source)
-            extraction = extract_clips(source, cutter.recipe, cutter.detector, threads=1)
+            extraction = extract_clips(
+                source, cutter.recipe, cutter.detector, threads=1, look_closer=False
+            )
         kept = tuple(map(keep, extraction.clips))
     except Exception as error:  # one video must not end a build of a million, at every new start
         if isinstance(error, StoreError) and not error.missing:

@@ -63,7 +63,7 @@ def analyse(detector: Detector, name: str, descriptor: int, progress: Progress) 
     recipe = detector.recipe
     watched = _Watched(detector.face_detector, recipe.num_frames, progress)
     file = VideoFile(name, descriptor)
-    found = extract_clips(file, recipe, watched, threads=detector.threads, look_closer=True)
+    found = extract_clips(file, recipe, watched, threads=detector.threads)
     progress("judging", 0, 0)
     return Finding(detector.judge(found.clips), found.media, found.counters)
 
