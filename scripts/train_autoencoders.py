@@ -36,7 +36,7 @@ def main() -> None:
         config = load_config(args.config, args.set)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, autoencoders=()))
         data, _ = load_data(config.data, config.recipe)
-        reals = PairBatches(data, config.batch, config.recipe, 1, args.seed)
+        reals = PairBatches(data, config.batch, config.training_recipe, 1, args.seed)
         for size, bottleneck in itertools.product(args.sizes, args.bottlenecks):
             torch.manual_seed(args.seed)
             train_autoencoder(

@@ -67,6 +67,8 @@ def toml(tmp_path):
         ({"batch": {"part_blends": -3}}, "[batch] part_blends = -3 is out of range"),
         ({"batch": {"self_blends": -1}}, "[batch] self_blends = -1 is out of range"),
         ({"batch": {"clip_pairs": -1}}, "[batch] clip_pairs = -1 is out of range"),
+        ({"batch": {"crop_size": 8}}, "[batch] crop_size = 8 is out of range"),
+        ({"batch": {"crop_size": 2048}}, "[batch] crop_size = 2048 is out of range"),
         ({"batch": {"favour": -1}}, "[batch] favour = -1.0 is out of range"),
         ({"batch": {"favour": 0}}, "[batch] favour = 0.0 is out of range"),
         ({"batch": {"favour": float("inf")}}, "[batch] favour = inf is out of range"),

@@ -26,7 +26,7 @@ from tellframe.train.checkpoint import (
     save_start,
 )
 from tellframe.train.config import HEADS, BatchConfig, OptimConfig
-from tellframe.train.loop import num_cells, train, train_step
+from tellframe.train.loop import build_batches, num_cells, train, train_step
 from tellframe.train.losses import pair_losses
 from tellframe.train.models import build_model
 from tellframe.train.optimizer import build_optimizer, learning_rate, update_mean
@@ -251,6 +251,16 @@ def test_counting_cells_changes_nothing(config, training):
     assert num_cells(model, config) == 2
     assert model.training is training
     assert_same_tensors(model.state_dict(), before)
+
+
+def test_crops_in_training_may_be_smaller_than_those_judged(faces, config):
+    small = changed(config, batch={"crop_size": 32})
+    batch = build_batches(faces.data(), build(small), small)[0]
+    assert config.recipe.crop_size == small.recipe.crop_size == 64
+    assert batch.crops.shape[2:4] == (32, 32)
+    assert batch.differences.shape[-1] == num_cells(build(small), small) == 1
+    same = build_batches(faces.data(), build(config), config)[0]
+    assert same.crops.shape[2:4] == (64, 64)
 
 
 # Whole runs, and what interrupts them.

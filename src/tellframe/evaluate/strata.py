@@ -12,7 +12,7 @@ from tellframe.evaluate.summary import Figures, summarise
 BRIGHTNESS: Final = (0, 40, 60, 90, 120, 256)
 """Edges of mean luma, 0 to 255; many videos of DFDC lie below the first."""
 FACE_SIZE: Final = (0, 48, 80, 128, 224, 1e9)
-"""Edges in pixels: 48 is the smallest face that is judged, 224 the size of the shipped crops."""
+"""Edges in pixels: 48 is the smallest face that is judged, 224 the side of crops in training."""
 MOST_FACES: Final = 4
 """Videos of this many people or more are one stratum."""
 

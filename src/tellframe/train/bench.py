@@ -71,7 +71,7 @@ def bench_train(
 
 
 def _bare_steps(state: TrainState, config: TrainConfig, clips: int, steps: int) -> None:
-    size, frames = config.recipe.crop_size, config.batch.frames
+    size, frames = config.training_recipe.crop_size, config.batch.frames
     shape = (clips, frames, size, size, 3)
     crops = torch.randint(0, 256, shape, dtype=torch.uint8, device=state.device)
     valid = torch.ones(clips, frames, dtype=torch.bool, device=state.device)

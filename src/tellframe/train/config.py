@@ -160,6 +160,10 @@ class BatchConfig:
     shards as they come, the rarer class weighing more, and all else "paired"."""
     frames: int = 1
     """Frames of a clip that are judged together; more than one needs clips of shards, alone."""
+    crop_size: int = 0
+    """Side of the crops in pixels; 0 for the recipe's, at which the model judges. Augmentation cuts
+    closer than the recipe, so that a model judges best at a somewhat larger side than it was trained
+    at (Touvron et al. 2019, "Fixing the train-test resolution discrepancy")."""
 
     def __post_init__(self) -> None:
         if self.balance not in BALANCES:
@@ -167,6 +171,7 @@ class BatchConfig:
             raise ConfigError(f"[batch] balance = {self.balance!r}: did you mean {nearest[0]!r}?")
         kinds = ("video_pairs", "still_pairs", "part_blends", "self_blends", "clip_pairs")
         limits = {name: getattr(self, name) >= 0 for name in kinds}
+        limits["crop_size"] = self.crop_size == 0 or 16 <= self.crop_size <= 1024
         require_limits("[batch]", self, {**limits, "favour": 0 < self.favour < math.inf})
         if self.balance == "weighted" and not self.clip_pairs:
             raise ConfigError("[batch] balance = 'weighted' is of clips of shards: set clip_pairs")
@@ -342,6 +347,12 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     quality: QualityConfig = field(default_factory=QualityConfig)
+
+    @property
+    def training_recipe(self) -> Recipe:
+        """The recipe with the side of the crops in training."""
+        size = self.batch.crop_size or self.recipe.crop_size
+        return dataclasses.replace(self.recipe, crop_size=size)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as JSON-ready values."""

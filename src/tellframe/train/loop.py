@@ -174,7 +174,8 @@ def build_batches(
         ConfigError: the data has nothing that it asks for.
     """
     cells, seed = num_cells(model, config), config.optim.seed
-    return PairBatches(data, config.batch, config.recipe, cells, seed, config.augment, places)
+    recipe = config.training_recipe
+    return PairBatches(data, config.batch, recipe, cells, seed, config.augment, places)
 
 
 def train_step(state: TrainState, batch: Batch, step: int, config: OptimConfig) -> dict[str, float]:
@@ -209,8 +210,8 @@ def train_step(state: TrainState, batch: Batch, step: int, config: OptimConfig) 
 
 
 def num_cells(model: ClipModel, config: TrainConfig) -> int:
-    """Return the side of the feature map."""
-    size = config.recipe.crop_size
+    """Return the side of the feature map in training."""
+    size = config.training_recipe.crop_size
     device = next(model.parameters()).device
     with torch.no_grad():
         training = model.training
