@@ -36,5 +36,5 @@ def test_live_face_swaps_of_unseen_people(figures):
 
 def test_the_figures_of_the_model_card(figures):
     """In docs/model_card.md; processors round differently."""
-    assert figures["auc"] == pytest.approx(0.950, abs=0.03)
-    assert figures["balanced_log_loss"] == pytest.approx(0.410, abs=0.03)
+    assert figures["auc"] == pytest.approx(0.930, abs=0.03)
+    assert figures["balanced_log_loss"] == pytest.approx(0.414, abs=0.03)
