@@ -162,8 +162,8 @@ class BatchConfig:
     """Frames of a clip that are judged together; more than one needs clips of shards, alone."""
     crop_size: int = 0
     """Side of the crops in pixels; 0 for the recipe's, at which the model judges. Augmentation cuts
-    closer than the recipe, so that a model judges best at a somewhat larger side than it was trained
-    at (Touvron et al. 2019, "Fixing the train-test resolution discrepancy")."""
+    closer than the recipe, so that a model judges best at a somewhat larger side than that of its
+    training (Touvron et al. 2019, "Fixing the train-test resolution discrepancy")."""
 
     def __post_init__(self) -> None:
         if self.balance not in BALANCES:
