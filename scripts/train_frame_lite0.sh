@@ -37,14 +37,15 @@ patches() { # number of the run, start, seed, steps, settings
     number=$1 start=$2 seed=$3 steps=$4
     shift 4
     tellframe train "$parts" -o "runs/$number" --set "model.start=$start" --set "optim.seed=$seed" \
-        --set "optim.steps=$steps" "$@"
+        --set "optim.steps=$steps" --set optim.precision=fp32 "$@"
 }
 
-patches 38 runs/7 71 1500 --set optim.precision=fp32
-patches 40 runs/38 72 3000 --set optim.precision=fp32
-patches 41 runs/40 73 2200 --set optim.precision=fp32
-patches 44 runs/41 74 7000 --set optim.precision=fp32
-patches 51 runs/44 77 4000 --set optim.lr=1e-3 --set batch.crop_size=256
+patches 38 runs/7 71 1500
+patches 40 runs/38 72 3000
+patches 41 runs/40 73 2200
+patches 44 runs/41 74 7000
+patches 51 runs/44 77 4000 --set optim.lr=1e-3 --set batch.crop_size=256 \
+    --set optim.precision=bf16
 python scripts/average_runs.py "$parts" runs/52 runs/44 runs/51
 tellframe export runs/7 runs/52 -o bundles/frame_lite0 --name frame_lite0 --version 0.5.0
 tellframe calibrate ../shared/data/labels.csv --stills ../shared/data/dev/dfdc_faces.zip \
